@@ -1,0 +1,1 @@
+"""Benchmarks: ours beside its peers or its targets, in one run. `python -m benchmarks NAME`."""
