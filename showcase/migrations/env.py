@@ -1,0 +1,7 @@
+"""What alembic runs for each command: the migrations, on the connection that `upgrade` opened."""
+
+from alembic import context
+
+context.configure(connection=context.config.attributes["connection"], transactional_ddl=True)
+with context.begin_transaction():
+    context.run_migrations()
