@@ -23,7 +23,16 @@ clean_up() {
 
 # --- Debian packages --------------------------------------------------------
 
-# install COMMAND...: the Debian packages that hold these commands.
+# here THING: whether a command, or what stands for one, is on this machine.
+here() {
+    case $1 in
+        chromium) found chromium || found chromium-browser || found google-chrome ;;
+        libcurl4) found mongod || ldconfig -p 2>/dev/null | grep -q 'libcurl\.so\.4 ' ;;  # for the wheel's mongod
+        *) found "$1" ;;
+    esac
+}
+
+# install THING...: the Debian packages that hold these.
 install() {
     packages=$(echo "$*" | sed 's/mvn/maven/')
     if ! found apt-get; then
@@ -38,8 +47,8 @@ install() {
 
     say "installing Debian packages (a minute or two): $packages"
     services=
-    for command in "$@"; do
-        case $command in rabbitmq-server | redis-server) services="$services $command" ;; esac
+    for thing in "$@"; do
+        case $thing in rabbitmq-server | redis-server) services="$services $thing" ;; esac
     done
     if ! found erl; then services="$services epmd.socket epmd.service"; fi  # comes with RabbitMQ
     hold_services
@@ -101,7 +110,8 @@ fetch_uv() {
     mkdir -p "$cache"
     uv_folder=$(mktemp -d "$cache/uv.XXXXXX")
     python3 -m venv "$uv_folder"
-    PIP_USER=no "$uv_folder/bin/python" -m pip --quiet --disable-pip-version-check install "uv==$UV_VERSION"
+    PIP_USER=no PIP_TARGET='' PIP_PREFIX='' \
+        "$uv_folder/bin/python" -m pip --quiet --disable-pip-version-check install "uv==$UV_VERSION"
     mv "$uv_folder/bin/uv" "$cache/uv-$UV_VERSION"
     rm -rf "$uv_folder"
     uv_folder=
@@ -136,8 +146,8 @@ jars() { .venv/bin/python -m workshop.stack.local.jars; }
 
 case ${1-} in
     venv) needed= ;;
-    servers) needed='rabbitmq-server redis-server' ;;
-    tests) needed='rabbitmq-server redis-server chromium' ;;
+    servers) needed='rabbitmq-server redis-server libcurl4' ;;
+    tests) needed='rabbitmq-server redis-server libcurl4 chromium' ;;
     *) fail 'say what to set up: venv, servers or tests' ;;
 esac
 case ${SHOWCASE_STACK:-local} in compose | external) needed= ;; esac
@@ -152,14 +162,16 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Two of these at once in one checkout: the second waits, and finds everything done.
+# Of two at once in one checkout the second waits, and finds everything done.
 exec 9<uv.lock
-if found flock; then flock 9; fi
+if found flock && ! flock --nonblock 9; then
+    say 'waiting for another setup of this checkout'
+    flock 9
+fi
 
 missing=
-for command in $needed; do
-    if [ "$command" = chromium ] && { found chromium-browser || found google-chrome; }; then continue; fi
-    if ! found "$command"; then missing="$missing $command"; fi
+for thing in $needed; do
+    if ! here "$thing"; then missing="$missing $thing"; fi
 done
 if ! venv_is_current && ! find_uv && ! python3 -c 'import ensurepip' 2>/dev/null; then
     missing="python3-venv $missing"
