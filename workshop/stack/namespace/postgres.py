@@ -1,0 +1,197 @@
+"""PostgreSQL: a database, copied from a template that has been migrated.
+
+Migrating takes half a second and copying a tenth of it. The template's name holds a hash of the migrations,
+so that a changed migration makes a new one.
+"""
+
+import hashlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+
+import psycopg
+from psycopg import errors
+from psycopg.sql import SQL, Identifier
+
+from showcase import migrations
+from workshop.stack.model import StackError, Urls, url_of
+from workshop.stack.namespace.part import Trace, first_line, found, in_server, owner, speaking_to, taken, wait_until
+
+VARIABLE = "SHOWCASE_POSTGRES_URL"
+TEMPLATES = "showcase_template_"
+MAKING = f"{TEMPLATES}making"
+LOCK = 0x5340CA5E  # any number: one lock of the cluster, held by whoever makes or removes a template
+ATTEMPTS = 5
+
+
+class PostgresPart:
+    """A namespace's database, and the replication slots that read it.
+
+    Args:
+        within_s: the longest that a call may take; making the template may take four times as long.
+    """
+
+    server = "postgres"
+
+    def __init__(self, urls: Urls, within_s: float) -> None:
+        self.urls = urls
+        self.within_s = within_s
+
+    def create(self, name: str) -> None:
+        database = in_server(name)
+        with speaking_to(self.server, psycopg.Error):
+            for _ in range(ATTEMPTS):
+                try:
+                    with session(self.urls[VARIABLE], self.within_s) as db:
+                        db.execute(
+                            SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(database), Identifier(template()))
+                        )
+                    return
+                except errors.InvalidCatalogName:  # no template yet, or somebody's reset took it away
+                    self.make_template()
+                except (errors.DuplicateDatabase, errors.UniqueViolation) as error:  # the latter: made this moment
+                    raise taken(name, f"postgres database {database}") from error
+        raise StackError(f"postgres: {template()} does not stay", "is another checkout resetting this stack?")
+
+    def traces(self, name: str | None = None) -> list[Trace]:
+        with speaking_to(self.server, psycopg.Error), session(self.urls[VARIABLE], self.within_s) as db:
+            databases = db.execute("SELECT datname FROM pg_database").fetchall()
+            slots = db.execute("SELECT slot_name, coalesce(database, '') FROM pg_replication_slots").fetchall()
+        owners = [(owner(slot) or owner(database), slot) for slot, database in slots]
+        return [
+            *found("postgres database", (row[0] for row in databases), name),
+            *(Trace(one, "postgres slot", slot) for one, slot in owners if one and name in (None, one)),
+        ]
+
+    def drop(self, name: str) -> None:
+        database = in_server(name)
+        with speaking_to(self.server, psycopg.Error), session(self.urls[VARIABLE], self.within_s) as db:
+            wait_until(
+                lambda: drop_slots(db, database) and drop_database(db, database),
+                self.within_s,
+                lambda: f"postgres: {database} or its slot is not gone",
+            )
+
+    def tables(self, name: str) -> set[str]:
+        """The tables of a namespace, such as `public.orders`. Raises StackError."""
+        query = "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname !~ '^(pg_|information_schema)'"
+        url = database_url(self.urls, in_server(name))
+        with speaking_to(self.server, psycopg.Error), session(url, self.within_s) as db:
+            return {table for (table,) in db.execute(query).fetchall()}
+
+    def is_streaming(self, name: str) -> bool:
+        """Whether somebody reads the log through the namespace's slot, any first copying of tables being done."""
+        query = """
+            SELECT FROM pg_replication_slots JOIN pg_stat_replication ON pid = active_pid
+            WHERE slot_name = %s AND state = 'streaming'
+        """
+        with speaking_to(self.server, psycopg.Error), session(self.urls[VARIABLE], self.within_s) as db:
+            return db.execute(query, [in_server(name)]).fetchone() is not None
+
+    def make_template(self) -> None:
+        """Make this checkout's template, if nobody else has. Killed half-way, it leaves nothing that looks done."""
+        with self.templates_locked() as db:
+            if exists(db, template()):
+                return
+            drop_database(db, MAKING)  # left by somebody who was killed: we hold the lock
+            db.execute(SQL("CREATE DATABASE {} TEMPLATE template0").format(Identifier(MAKING)))
+            try:
+                with session(database_url(self.urls, MAKING), 4 * self.within_s, autocommit=False) as empty:
+                    migrations.upgrade_through(empty)
+            except psycopg.Error as error:
+                raise StackError(
+                    f"postgres: the migrations fail: {first_line(error)}", "see showcase/migrations"
+                ) from error
+            with db.transaction():
+                db.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true ALLOW_CONNECTIONS false").format(Identifier(MAKING)))
+                db.execute(SQL("ALTER DATABASE {} RENAME TO {}").format(Identifier(MAKING), Identifier(template())))
+
+    def remove_old_templates(self) -> None:
+        """Remove the templates of other migrations than today's. Raises StackError."""
+        with speaking_to(self.server, psycopg.Error), self.templates_locked() as db:
+            query = "SELECT datname FROM pg_database WHERE starts_with(datname, %s) AND datname <> %s"
+            for (old,) in db.execute(query, [TEMPLATES, template()]).fetchall():
+                db.execute(SQL("ALTER DATABASE {} IS_TEMPLATE false").format(Identifier(old)))
+                drop_database(db, old)
+
+    @contextmanager
+    def templates_locked(self) -> Iterator[psycopg.Connection]:
+        """A connection that alone, in all processes, makes or removes templates."""
+        with session(self.urls[VARIABLE], 4 * self.within_s) as db:
+            db.execute("SELECT pg_advisory_lock(%s)", [LOCK])  # given back when the connection ends, however it does
+            yield db
+
+
+def database_url(urls: Urls, database: str) -> str:
+    """The URL of another database on the same server."""
+    return url_of(urls, VARIABLE)._replace(path=f"/{database}").geturl()
+
+
+@cache
+def template() -> str:
+    """The template's name: it tells by which migrations it was made."""
+    digest = hashlib.sha256()
+    for path in sorted(migrations.FOLDER.rglob("*.py")):
+        digest.update(path.relative_to(migrations.FOLDER).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return TEMPLATES + digest.hexdigest()[:16]
+
+
+def exists(db: psycopg.Connection, database: str) -> bool:
+    """Whether there is a database of that name."""
+    return db.execute("SELECT FROM pg_database WHERE datname = %s", [database]).fetchone() is not None
+
+
+def drop_slots(db: psycopg.Connection, database: str) -> bool:
+    """Drop what slots read a database, ending whoever reads; whether none is left."""
+    query = "SELECT slot_name, active_pid FROM pg_replication_slots WHERE database = %s OR slot_name = %s"
+    slots = db.execute(query, [database, database]).fetchall()
+    for slot, reader in slots:
+        try:
+            if reader is not None:
+                db.execute("SELECT pg_terminate_backend(%s, 1000)", [reader])
+            db.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+        except (errors.ObjectInUse, errors.UndefinedObject):
+            return False  # its reader came back, or somebody else dropped it: look again
+    return True
+
+
+def drop_database(db: psycopg.Connection, database: str) -> bool:
+    """Drop a database, ending all its sessions; whether it is gone, which a new slot can prevent."""
+    try:
+        db.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(database)))
+    except errors.ObjectInUse:
+        return False
+    return True
+
+
+@contextmanager
+def session(url: str, within_s: float, *, autocommit: bool = True) -> Iterator[psycopg.Connection]:
+    """A connection that is cut after some seconds, because a paused server keeps no timeout of its own.
+
+    Raises StackError when that happens, and psycopg.Error.
+    """
+    with psycopg.connect(url, autocommit=autocommit, connect_timeout=max(2, round(within_s))) as db:
+        line = socket.socket(fileno=os.dup(db.fileno()))  # a duplicate: psycopg may close its own while we cut
+        cut = threading.Event()
+
+        def cut_line() -> None:
+            cut.set()
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(within_s, cut_line)
+        timer.start()
+        try:
+            yield db
+        except psycopg.OperationalError as error:
+            if cut.is_set():
+                raise StackError(
+                    f"postgres: no answer within {within_s:g} s", "is it paused? see `workshop status`"
+                ) from error
+            raise
+        finally:
+            timer.cancel()
+            line.close()
