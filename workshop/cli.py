@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -79,6 +80,7 @@ def doctor() -> None:
                 mark = "[green]✓[/]" if finding.ok else "[bold red]✗[/]"
                 table.add_row(mark, *map(escape, (finding.what, finding.seen, finding.remedy)))
                 live.refresh()
+        end_line(screen)
         screen.print("[green]all is well[/]" if not failed else f"[bold red]{failed} of the checks failed[/]")
         if failed:
             raise typer.Exit(1)
@@ -177,12 +179,16 @@ def told() -> Iterator[None]:
 
 
 def bring_up(backend: Backend, *, quiet_if_up: bool = False) -> None:
-    """Bring a stack up with a live table of what is starting. Raises StackError."""
+    """Bring a stack up with a live table of what is starting. Raises StackError, also for one that limps."""
     if backend.is_up():
         backend.up()
+        if limping := [server.name for server in backend.status() if server.phase == Phase.DEAD]:
+            remedy = " && ".join(f"workshop restart {name}" for name in limping)
+            raise StackError(f"the stack is up, but dead: {', '.join(limping)}", f"`{remedy}`")
         if not quiet_if_up:
             progress.print("the stack is up; `workshop status` shows it")
         return
+    began = time.monotonic()
     rows: dict[str, tuple[Phase, float, str]] = {}
 
     def drawn() -> Table:
@@ -199,6 +205,14 @@ def bring_up(backend: Backend, *, quiet_if_up: bool = False) -> None:
             live.update(drawn(), refresh=True)
 
         backend.up(on_progress)
+    end_line(progress)
+    progress.print(f"the stack is up after {time.monotonic() - began:.1f} s")
+
+
+def end_line(console: Console) -> None:
+    """End the last line of a live table, which rich does only on a terminal."""
+    if not console.is_terminal:
+        console.line()
 
 
 def status_table(found: list[ServerStatus]) -> Table:

@@ -215,7 +215,8 @@ def kafka(urls: Urls) -> str:
     config = client_config(urls)
     with Namespace.create(only(urls, "kafka")) as names:
         topic = f"{names.topic_prefix}trip"
-        AdminClient(config).create_topics([NewTopic(topic, 1, 1)])[topic].result(DEADLINE_S)
+        admin = AdminClient(config)  # named, since its end would end what it is asked to do
+        admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(DEADLINE_S)
         producer = Producer(config | {"acks": "all", "linger.ms": 0})
         producer.produce(topic, b"there")
         expect(producer.flush(DEADLINE_S) == 0, "the record was not acknowledged")
