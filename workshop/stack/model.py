@@ -73,6 +73,9 @@ class Backend(Protocol):
     def reset(self) -> None:
         """Take the servers down and remove all their data."""
 
+    def release(self) -> None:
+        """Give back what this object took: an ephemeral stack that nobody else uses goes down."""
+
     def is_up(self) -> bool:
         """Whether the stack is up, without asking each server."""
 
