@@ -108,7 +108,7 @@ def attempt(name: str, version: str, trip: "Trip", urls: Urls) -> Finding:
         seen = trip(urls)
     except StackError as error:
         return Finding(name, False, error.what, error.remedy or f"`workshop logs {name}`")
-    except (OSError, NotReady, *driver_errors()) as error:
+    except driver_errors() as error:
         seen = f"{type(error).__name__}: {error}".splitlines()[0]
         return Finding(name, False, seen, f"`workshop logs {name}`, then `workshop restart {name}`")
     return Finding(name, True, f"{version}: {seen} in {(time.perf_counter() - began) * 1000:.0f} ms")
@@ -207,7 +207,8 @@ def rabbitmq(urls: Urls) -> str:
 def kafka(urls: Urls) -> str:
     """A record produced with all acknowledgements and consumed."""
     from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.cimpl import NewTopic
 
     from workshop.stack.local.kafka import client_config
     from workshop.stack.namespace import Namespace
@@ -314,4 +315,5 @@ def driver_errors() -> tuple[type[Exception], ...]:
     from pika.exceptions import AMQPError
     from pymongo.errors import PyMongoError
 
-    return psycopg.Error, redis.RedisError, KafkaException, AMQPError, PyMongoError, httpx.HTTPError
+    drivers = (psycopg.Error, redis.RedisError, KafkaException, AMQPError, PyMongoError, httpx.HTTPError)
+    return (OSError, NotReady, *drivers)
