@@ -33,6 +33,7 @@ from workshop.stack.local import connect, mail, mongo, rabbitmq
 from workshop.stack.local.kafka import client_config
 from workshop.stack.model import Urls, credentials, url_of
 from workshop.stack.namespace import Namespace, leftovers, names_left, reset
+from workshop.stack.namespace.part import new_name
 from workshop.stack.namespace.postgres import MAKING, session, template
 
 HERE = Path(__file__)
@@ -98,10 +99,17 @@ def test_a_name_that_is_taken_is_refused_and_its_owner_left_alone(urls: Urls) ->
         assert seen(names) == all_of(names.name)
 
 
+def test_a_name_that_left_something_in_one_server_is_taken_too(urls: Urls) -> None:
+    names = Namespace(urls, new_name())
+    with redis.Redis.from_url(urls["SHOWCASE_REDIS_STATE_URL"], socket_timeout=WITHIN_S) as client:
+        client.set(f"{names.redis_prefix}old", 1)
+    with names, pytest.raises(StackError, match="exists already: redis-state key"):
+        Namespace.create(urls, names.name)
+
+
 def test_of_many_who_want_one_name_at_once_one_gets_it(urls: Urls) -> None:
     together = Barrier(6)
-    name = Namespace.create(urls).name
-    Namespace(urls, name).drop()
+    name = new_name()
 
     def attempt(_: int) -> bool:
         together.wait(WITHIN_S)
@@ -160,7 +168,7 @@ def test_dropped_it_leaves_nothing_in_any_server(urls: Urls) -> None:
         names.drop()  # safe to repeat
 
 
-def test_dropping_takes_thousands_of_keys_and_no_others(urls: Urls) -> None:
+def test_dropping_takes_all_of_one_and_nothing_of_another(urls: Urls) -> None:
     with Namespace.create(urls) as names, Namespace.create(urls) as other:
         fill(other)
         with redis.Redis.from_url(urls["SHOWCASE_REDIS_STATE_URL"], socket_timeout=WITHIN_S) as client:
@@ -293,6 +301,17 @@ def test_capture_again_captures_the_tables_now_named(urls: Urls) -> None:
         names.capture(["orders"])
         change_an_order(names)
         assert next_change(names, "public.orders", "u")["after"]["total"] == "2.75"
+
+
+def test_capture_returns_only_when_rows_that_were_there_are_copied_and_the_log_is_read(urls: Urls) -> None:
+    with Namespace.create(urls) as names:
+        make_orders(names)
+        slowly = "snapshot.select.statement.overrides"
+        slow = {slowly: "public.orders", f"{slowly}.public.orders": "SELECT orders.* FROM orders, pg_sleep(3)"}
+        names.capture(["orders"], slow)
+        with psycopg.connect(names.postgres_url) as db:
+            query = "SELECT r.state FROM pg_replication_slots JOIN pg_stat_replication r ON pid = active_pid"
+            assert db.execute(f"{query} WHERE slot_name = %s", [names.connector]).fetchall() == [("streaming",)]
 
 
 def test_a_connector_does_not_go_on_where_its_dropped_namesake_stopped(urls: Urls) -> None:

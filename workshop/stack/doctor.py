@@ -268,7 +268,7 @@ def mail(urls: Urls) -> str:
 
     smtp = url_of(urls, "SHOWCASE_MAIL_URL")
     message = EmailMessage()
-    message["From"], message["To"] = "doctor@showcase.example", "patient@showcase.example"
+    message["From"], message["To"] = "doctor@workshop.test", "patient@workshop.test"
     message["Subject"] = f"round trip {time.time_ns()}"
     message.set_content("there")
     with smtplib.SMTP(smtp.hostname or "", smtp.port or 25, timeout=DEADLINE_S) as session:

@@ -58,7 +58,7 @@ class ConnectPart:
             wait_until(
                 lambda: is_running(self.status(api, name)) and is_streaming(),
                 within_s,
-                lambda: f"connect: the connector {in_server(name)} does not run",
+                lambda: f"connect: the connector {in_server(name)} does not stream",
             )
 
     def validate(self, api: httpx.Client, config: Mapping[str, str]) -> None:

@@ -41,7 +41,7 @@ class Part(Protocol):
     server: str
 
     def create(self, name: str) -> None:
-        """Make what has to exist before it is used. Raises StackError; then it has made nothing."""
+        """Make what has to exist before it is used. Raises StackError, also when it exists already."""
 
     def traces(self, name: str | None = None) -> list[Trace]:
         """Everything here of one namespace, or at least one trace of each of all. Raises StackError."""

@@ -28,7 +28,7 @@ ATTEMPTS = 5
 
 
 class PostgresPart:
-    """A namespace's database, and the replication slots that read it.
+    """A namespace's database; replication slots belong to a database and go with it.
 
     Args:
         within_s: the longest that a call may take; making the template may take four times as long.
@@ -59,8 +59,10 @@ class PostgresPart:
     def traces(self, name: str | None = None) -> list[Trace]:
         with speaking_to(self.server, psycopg.Error), session(self.urls[VARIABLE], self.within_s) as db:
             databases = db.execute("SELECT datname FROM pg_database").fetchall()
-            slots = db.execute("SELECT slot_name, coalesce(database, '') FROM pg_replication_slots").fetchall()
-        owners = [(owner(slot) or owner(database), slot) for slot, database in slots]
+            slots = db.execute(
+                "SELECT slot_name, database FROM pg_replication_slots WHERE database IS NOT NULL"
+            ).fetchall()
+        owners = [(owner(database), slot) for slot, database in slots]
         return [
             *found("postgres database", (row[0] for row in databases), name),
             *(Trace(one, "postgres slot", slot) for one, slot in owners if one and name in (None, one)),
@@ -70,9 +72,9 @@ class PostgresPart:
         database = in_server(name)
         with speaking_to(self.server, psycopg.Error), session(self.urls[VARIABLE], self.within_s) as db:
             wait_until(
-                lambda: drop_slots(db, database) and drop_database(db, database),
+                lambda: drop_database(db, database),
                 self.within_s,
-                lambda: f"postgres: {database} or its slot is not gone",
+                lambda: f"postgres: {database} is not gone: its slot is being read",
             )
 
     def tables(self, name: str) -> set[str]:
@@ -144,22 +146,12 @@ def exists(db: psycopg.Connection, database: str) -> bool:
     return db.execute("SELECT FROM pg_database WHERE datname = %s", [database]).fetchone() is not None
 
 
-def drop_slots(db: psycopg.Connection, database: str) -> bool:
-    """Drop what slots read a database, ending whoever reads; whether none is left."""
-    query = "SELECT slot_name, active_pid FROM pg_replication_slots WHERE database = %s OR slot_name = %s"
-    slots = db.execute(query, [database, database]).fetchall()
-    for slot, reader in slots:
-        try:
-            if reader is not None:
-                db.execute("SELECT pg_terminate_backend(%s, 1000)", [reader])
-            db.execute("SELECT pg_drop_replication_slot(%s)", [slot])
-        except (errors.ObjectInUse, errors.UndefinedObject):
-            return False  # its reader came back, or somebody else dropped it: look again
-    return True
-
-
 def drop_database(db: psycopg.Connection, database: str) -> bool:
-    """Drop a database, ending all its sessions; whether it is gone, which a new slot can prevent."""
+    """Drop a database with its slots, ending all its sessions; whether it is gone, and not just read again."""
+    # FORCE ends all sessions but those that read through a slot. Slots that nobody reads go with the database.
+    db.execute(
+        "SELECT pg_terminate_backend(active_pid, 1000) FROM pg_replication_slots WHERE database = %s", [database]
+    )
     try:
         db.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(database)))
     except errors.ObjectInUse:

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from itertools import islice
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from workshop.stack.model import Urls
 from workshop.stack.namespace.part import Trace, found, in_server, owner, speaking_to
@@ -45,12 +43,11 @@ class RedisPart:
                 session.unlink(*batch)
 
     def client(self) -> redis.Redis:
-        """A client that gives up at its deadline instead of trying again."""
+        """A client that gives up at its deadline (one made by `from_url` does not try again)."""
         return redis.Redis.from_url(
             self.urls[self.variable],
             socket_timeout=self.within_s,
             socket_connect_timeout=self.within_s,
-            retry=Retry(NoBackoff(), 0),
             decode_responses=True,
         )
 
