@@ -1,7 +1,6 @@
 """`Stack`: one handle on the servers, whichever backend runs them."""
 
 import os
-import secrets
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -53,11 +52,7 @@ class Stack:
 
         Raises StackError.
         """
-        home = Folder.of_checkout()
-        home.make()
-        home.private.mkdir(mode=0o700, exist_ok=True)
-        folder = Folder(home.private / secrets.token_hex(4))
-        backend = LocalBackend(folder, servers, ephemeral=True, private=True)
+        backend = LocalBackend(Folder.of_checkout().fresh_private(), servers, ephemeral=True, private=True)
         backend.up(on_progress)
         return cls(backend)
 
@@ -82,8 +77,7 @@ class Stack:
 
     def close(self) -> None:
         """Give back what this object took: a private stack ends here."""
-        if isinstance(self.backend, LocalBackend):
-            self.backend.release()
+        self.backend.release()
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,9 @@ the servers, their logs, the generated passwords, the chosen ports, the state fi
 `starting`    held by whoever is bringing the stack up or down
 `supervisor`  held by the supervisor as long as it lives: its liveness, decided by the kernel
 `leases`      shared by everyone who uses a stack that is to go when its last user goes
+
+A private stack has a folder of its own beside that of the checkout. PostgreSQL's data lies beside the folder,
+too, where root must leave it to another user.
 """
 
 import fcntl
@@ -17,13 +20,14 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from workshop.stack.model import StackError
 
 CHECKOUT = Path(__file__).resolve().parents[3]
+PRIVATE_BYTES = 4
 SOCKET_PATH_MAX = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
 
 Json = dict[str, Any]
@@ -42,14 +46,25 @@ class Folder:
         self.logs = path / "logs"
         self.state = path / "state.json"
         self.control = path / "control.sock"
-        self.private = path / "private"
 
     @classmethod
     def of_checkout(cls, checkout: Path = CHECKOUT) -> "Folder":
         """The folder of a checkout, below SHOWCASE_STATE_HOME or /var/tmp."""
         digest = hashlib.sha256(str(checkout.resolve()).encode()).hexdigest()[:8]
-        home = Path(os.environ.get("SHOWCASE_STATE_HOME", "/var/tmp")).absolute()  # noqa: S108 - the folder is checked
+        home = Path(os.environ.get("SHOWCASE_STATE_HOME") or "/var/tmp").resolve()  # noqa: S108 - it is checked
         return cls(home / f"showcase-{os.getuid()}-{digest}")
+
+    def fresh_private(self) -> "Folder":
+        """The folder of a new private stack."""
+        return Folder(self.path.with_name(f"{self.path.name}-{secrets.token_hex(PRIVATE_BYTES)}"))
+
+    def privates(self) -> list["Folder"]:
+        """The folders of all private stacks of this checkout; somebody else's of such a name are left alone."""
+        privates = []
+        for path in self.path.parent.glob(f"{self.path.name}-{'[0-9a-f]' * 2 * PRIVATE_BYTES}"):
+            with suppress(StackError):
+                privates += [Folder(path)] if Folder(path).exists() else []
+        return privates
 
     def make(self) -> None:
         """Make the folder, or check that it is ours alone. Raises StackError."""
@@ -59,17 +74,29 @@ class Folder:
                 "set SHOWCASE_STATE_HOME to a shorter path",
             )
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = self.path.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-                raise StackError(
-                    f"{self.path} belongs to somebody else",
-                    "remove it, or set SHOWCASE_STATE_HOME to a folder of your own",
-                )
+            if not self.exists():
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.exists()  # it may have been made by somebody else meanwhile
             self.path.chmod(0o700)
             self.logs.mkdir(exist_ok=True)
         except OSError as error:
-            raise StackError(f"cannot use the state folder {self.path}: {error.strerror}") from error
+            raise StackError(
+                f"cannot use the state folder {self.path}: {error.strerror}",
+                "set SHOWCASE_STATE_HOME to a folder of your own",
+            ) from error
+
+    def exists(self) -> bool:
+        """Whether the folder is there. Raises StackError when it is not ours, so that nothing in it is believed."""
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise StackError(
+                f"{self.path} belongs to somebody else",
+                "remove it, or set SHOWCASE_STATE_HOME to a folder of your own",
+            )
+        return True
 
     def data(self, server: str) -> Path:
         """The data folder of a server."""
@@ -117,28 +144,38 @@ class Folder:
             file.close()
 
     def acquire(self, name: str, *, shared: bool = False, within_s: float = 0.0) -> IO[bytes]:
-        """Take a lock and return the open file that holds it; closing it, or dying, gives it back."""
-        file = (self.path / f"{name}.lock").open("ab")
+        """Take a lock and return the open file that holds it; closing it, or dying, gives it back.
+
+        Raises BlockingIOError when it is not free within the time, FileNotFoundError when the folder is gone.
+        """
+        path = self.path / f"{name}.lock"
         deadline = time.monotonic() + within_s
         while True:
+            file = path.open("ab")
             try:
                 fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                return file
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    file.close()
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # else the folder was removed meanwhile
+                    return file
+                file.close()
+            except OSError as error:
+                file.close()
+                if not isinstance(error, BlockingIOError) or time.monotonic() >= deadline:
                     raise
                 time.sleep(0.02)
 
-    def is_held(self, name: str) -> bool:
-        """Whether somebody holds a lock, exclusively or shared."""
-        if not self.path.exists():
-            return False
+    def is_held(self, name: str, *, shared: bool = False) -> bool:
+        """Whether somebody holds a lock, which is one that its holders share or one that they do not."""
         try:
-            with self.lock(name):
-                return False
-        except BlockingIOError:
-            return True
+            file = (self.path / f"{name}.lock").open("rb")
+        except FileNotFoundError:
+            return False
+        with file:
+            try:
+                # Two who look at the same time must not take each other for a holder.
+                fcntl.flock(file, (fcntl.LOCK_EX if shared else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
 
 
 def write_json(path: Path, content: Json) -> None:

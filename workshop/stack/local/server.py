@@ -8,6 +8,7 @@ here. The supervisor does the rest: gate, log, progress, readiness within a time
 import os
 import pwd
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from signal import Signals
 from typing import Protocol
 
 from workshop.stack.local.folder import Folder
+from workshop.stack.local.process import MARK
 from workshop.stack.model import StackError, Urls
 
 CONFIG = Path(__file__).resolve().parents[2] / "servers"
@@ -91,7 +93,7 @@ def find_command(name: str, *, packages: str, also: Sequence[str] = ()) -> Path:
 
 def environment(**extra: str) -> dict[str, str]:
     """A small, known environment for a server: nothing of the caller's settings changes how it behaves."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", MARK) if name in os.environ}
     return {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"} | kept | extra
 
 
@@ -101,11 +103,17 @@ def server_user() -> str | None:
 
 
 def own(path: Path, user: str | None) -> None:
-    """Make a folder of mode 700 that belongs to a user."""
+    """Make a folder of mode 700 that belongs to a user. Raises StackError when somebody else has made it."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if user is not None:
-        entry = pwd.getpwnam(user)
-        os.chown(path, entry.pw_uid, entry.pw_gid)
+    if user is None:
+        return
+    entry = pwd.getpwnam(user)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.getuid(), entry.pw_uid):
+        raise StackError(
+            f"{path} belongs to somebody else", "remove it, or set SHOWCASE_STATE_HOME to a folder of your own"
+        )
+    os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
 def secret_file(path: Path, content: str) -> Path:

@@ -12,6 +12,7 @@ it, however that process ended.
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import socketserver
@@ -20,22 +21,37 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from queue import SimpleQueue
 
 from workshop.stack.local.catalogue import SERVERS_BY_NAME
 from workshop.stack.local.folder import Folder, Json, write_json
-from workshop.stack.local.process import MARK, Identity, group_of, kill_all, kill_marked, open_gate, signal_all, spawn
+from workshop.stack.local.process import (
+    MARK,
+    Identity,
+    group_of,
+    kill_found,
+    kill_marked,
+    open_gate,
+    signal_all,
+    spawn,
+    writers,
+)
 from workshop.stack.local.server import Place, Server
 from workshop.stack.model import NotReady, Phase, StackError, check_names
 
 READY_WITHIN_S = 60.0
+UNREADY_STOP_WITHIN_S = 2.0  # some servers do not listen before they are ready, and have nothing to lose
 PROBE_EVERY_S = 0.05
 LEASE_CHECK_EVERY_S = 0.25
+LOCKED_WITHIN_S = 2.0  # whoever looks whether the stack is up holds the lock for a moment
 PORTS = range(20_000, 32_000)  # below the ports that the system gives to outgoing connections
 LEAST_FREE_BYTES = 512 * 1024 * 1024
+FULL_BYTES = 16 * 1024 * 1024
+FREE_SPACE = "free some space, or set SHOWCASE_STATE_HOME to a folder on another disk"
 
 
 class Stopping(Exception):
@@ -64,7 +80,10 @@ class Supervisor:
         self.identities: dict[str, Identity] = {}
         self.records: dict[str, Json] = {name: {"phase": Phase.STARTING} for name in self.servers}
         self.ready = {name: threading.Event() for name in self.servers}
+        self.turns = {name: threading.RLock() for name in self.servers}  # one at a time starts or restarts a server
+        self.up = threading.Event()
         self.stopping = threading.Event()
+        self.watched = True  # as long as whoever started us is owed an answer
         self.writing = threading.RLock()
         self.began = time.monotonic()
 
@@ -72,25 +91,37 @@ class Supervisor:
 
     def run(self) -> int:
         """Start everything, serve until told to stop, stop everything. Returns the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: self.stopping.set())
-        code = 0
+        self.stop_on_signals()
         try:
-            with self.folder.lock("supervisor"):
-                try:
-                    self.serve()
-                except (StackError, OSError) as error:
-                    code = 1
-                    self.report(failed=str(error), remedy=getattr(error, "remedy", "") or remedy_for(error))
-                except Stopping:
-                    code = 1
-                    self.report(failed="stopped while starting", remedy="")
-                finally:
-                    self.stop()
+            lock = self.folder.acquire("supervisor", within_s=LOCKED_WITHIN_S)
         except BlockingIOError:
             self.report(failed="another supervisor owns this stack", remedy="run `workshop status`")
             return 1
-        return code
+        with lock:
+            os.dup(lock.fileno())  # never closed: whoever sees the lock free sees no supervisor any more
+            try:
+                self.serve()
+            except (StackError, OSError) as error:
+                self.report(failed=str(error), remedy=getattr(error, "remedy", "") or remedy_for(error))
+                return 1
+            except Stopping:
+                self.report(failed="stopped while starting", remedy="")
+                return 1
+            finally:
+                self.stop()
+        return 0
+
+    def stop_on_signals(self) -> None:
+        """Have SIGTERM, SIGINT and SIGHUP stop the stack."""
+        arrived: SimpleQueue[int] = SimpleQueue()  # safe in a signal handler, where an Event may deadlock
+
+        def stop_on_arrival() -> None:
+            arrived.get()
+            self.stopping.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, _: arrived.put(number))
+        threading.Thread(target=stop_on_arrival, daemon=True).start()
 
     def start(self) -> None:
         """Start all servers side by side. Raises StackError for the first that fails."""
@@ -105,13 +136,18 @@ class Supervisor:
         self.write_state()
         with ThreadPoolExecutor(len(self.servers)) as pool:
             starts = [pool.submit(self.start_server, name) for name in self.servers]
-            try:
-                for start in starts:
-                    start.result()
-            except BaseException:
+            if any(start.exception() for start in wait(starts, return_when=FIRST_EXCEPTION).done):
                 self.stopping.set()
-                raise
+        failures = [failure for start in starts if (failure := start.exception())]
+        for failure in sorted(failures, key=lambda failure: isinstance(failure, Stopping)):
+            raise failure  # the first that was not merely told to stop
+        for name, record in self.records.items():
+            if record["phase"] == Phase.DEAD:
+                raise self.failure(name, f"died while others started: {record['detail']}")
+        self.up.set()
+        self.write_state()
         self.report(up=True, seconds=round(time.monotonic() - self.began, 2))
+        self.watched = False
 
     def serve(self) -> None:
         """Start everything, then answer requests until told to stop or, when ephemeral, until the last lease
@@ -119,16 +155,40 @@ class Supervisor:
         self.folder.control.unlink(missing_ok=True)
         with ControlServer(str(self.folder.control), self) as control:
             threading.Thread(target=control.serve_forever, args=(0.05,), daemon=True).start()
-            self.start()
-            while not self.stopping.wait(LEASE_CHECK_EVERY_S):
-                if self.ephemeral:
-                    with suppress(BlockingIOError):
-                        self.held.append(self.folder.acquire("leases"))  # nobody attaches to what is going
-                        self.stopping.set()
+            try:
+                self.start()
+                while not self.stopping.wait(LEASE_CHECK_EVERY_S):
+                    self.end_if_unused()
+            finally:
+                control.shutdown()
+
+    def end_if_unused(self) -> bool:
+        """Stop an ephemeral stack on which nobody holds a lease any more; whether the stack ends."""
+        with self.writing:
+            if self.ephemeral and not self.stopping.is_set():
+                with suppress(BlockingIOError):
+                    self.held.append(self.folder.acquire("leases"))  # nobody attaches to what is going
+                    self.stopping.set()
+        return self.stopping.is_set()
+
+    def join(self) -> None:
+        """Wait until the stack is up. Raises Stopping when it ends instead."""
+        while not self.up.wait(PROBE_EVERY_S):
+            self.check_stopping()
+        self.check_stopping()
+
+    def keep(self) -> None:
+        """Make the stack, once it is up, one that stays. Raises Stopping when it ends instead."""
+        self.join()
+        with self.writing:
+            self.check_stopping()
+            self.ephemeral = False
+            self.write_state()
 
     def stop(self) -> None:
         """Stop what runs, those first that others wait for; forget the state; remove a private folder."""
-        self.stopping.set()
+        with self.writing:  # what was about to be launched has been, and nothing follows
+            self.stopping.set()
         last = {name for server in self.servers.values() for name in server.after}
         for names in (self.processes.keys() - last, self.processes.keys() & last):
             if names:
@@ -143,26 +203,35 @@ class Supervisor:
     # -- one server
 
     def start_server(self, name: str) -> None:
-        """Start one server and wait until it is ready. Raises StackError or Stopping."""
+        """Start one server and wait until it is ready. Raises StackError, OSError or Stopping."""
+        with self.turns[name]:
+            try:
+                self.start_in_turn(name)
+            except (StackError, OSError) as error:
+                self.stop_server(name)
+                self.note(name, phase=Phase.DEAD, detail=str(error).splitlines()[0])
+                raise
+
+    def start_in_turn(self, name: str) -> None:
+        """The same, leaving what it started when it fails."""
         server, began = self.servers[name], time.monotonic()
+        for needed in server.after:
+            self.wait_for(needed, of=name)
+        self.check_stopping()
+        self.note(name, phase=Phase.STARTING, seconds=0.0)
+        place = self.place(name)
+        launch = server.prepare(place)
+        self.launch(name, launch.argv, launch.env, launch.cwd or place.data, launch.user)
+        self.wait_until_ready(name, place)
         try:
-            for needed in server.after:
-                self.wait_for(needed, of=name)
-            self.check_stopping()
-            self.note(name, phase=Phase.STARTING, seconds=0.0)
-            place = self.place(name)
-            launch = server.prepare(place)
-            self.check_stopping()
-            self.launch(name, launch.argv, launch.env, launch.cwd or place.data, launch.user)
-            self.wait_until_ready(name, place)
             version = server.probe(place.urls, 5.0)
         except NotReady as error:
             raise self.failure(name, str(error)) from error
-        except StackError as error:
-            self.note(name, phase=Phase.DEAD, detail=error.what)
-            raise
-        self.ready[name].set()
-        self.note(name, phase=Phase.READY, version=version, seconds=time.monotonic() - began)
+        with self.writing:
+            if self.processes[name].poll() is not None:
+                raise self.failure(name, f"ended with exit code {self.processes[name].returncode}")
+            self.ready[name].set()
+            self.note(name, phase=Phase.READY, version=version, seconds=time.monotonic() - began, detail="")
 
     def wait_for(self, needed: str, *, of: str) -> None:
         """Wait until a server that another one needs is ready. Raises StackError or Stopping."""
@@ -178,15 +247,15 @@ class Supervisor:
         self, name: str, argv: Sequence[str | Path], env: Mapping[str, str], cwd: Path, user: str | None
     ) -> None:
         """Start a server's process, but let it go on only once its identity is on disk."""
-        log = self.folder.log(name)
-        if log.exists():
-            log.replace(log.with_suffix(".log.1"))
-        process = spawn(argv, env={**env, MARK: str(self.folder.path)}, cwd=cwd, log=log, user=user)
-        identity = Identity.of(process.pid)
         with self.writing:
+            self.check_stopping()
+            log = self.folder.log(name)
+            if log.exists():
+                log.replace(log.with_suffix(".log.1"))
+            process = spawn(argv, env={**env, MARK: str(self.folder.path)}, cwd=cwd, log=log, user=user)
             self.processes[name] = process
-            self.identities[name] = identity
-            self.note(name, **asdict(identity))
+            self.identities[name] = Identity.of(process.pid)
+            self.note(name, **asdict(self.identities[name]))
         open_gate(process)
         threading.Thread(target=self.watch, args=(name, process), daemon=True).start()
 
@@ -194,9 +263,9 @@ class Supervisor:
         """Repeat the server's set-up until it succeeds. Raises StackError or Stopping."""
         deadline = time.monotonic() + READY_WITHIN_S
         while True:
-            self.check_stopping()
-            if self.processes[name].poll() is not None:
+            if self.processes[name].poll() is not None:  # looked at first: whoever needs it may have failed already
                 raise self.failure(name, f"ended with exit code {self.processes[name].returncode}")
+            self.check_stopping()
             try:
                 self.servers[name].set_up(place)
                 return
@@ -208,11 +277,10 @@ class Supervisor:
     def failure(self, name: str, what: str) -> StackError:
         """The error for a server that did not come up, with the end of its log."""
         tail = last_lines(self.folder.log(name), 8)
-        self.note(name, phase=Phase.DEAD, detail=what)
-        return StackError(
-            f"{name} {what}" + (f"\n{tail}" if tail else ""),
-            f"`workshop logs {name}` shows more; `workshop doctor` checks disk, memory and packages",
-        )
+        remedy = f"`workshop logs {name}` shows more; `workshop doctor` checks disk, memory and packages"
+        if free_bytes(self.folder.path) < FULL_BYTES:
+            remedy = FREE_SPACE
+        return StackError(f"{name} {what}" + (f"\n{tail}" if tail else ""), remedy)
 
     def watch(self, name: str, process: subprocess.Popen[bytes]) -> None:
         """Write down that a server died, and clear away what it leaves (a thread a server)."""
@@ -223,32 +291,35 @@ class Supervisor:
             self.ready[name].clear()
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             self.note(name, phase=Phase.DEAD, detail=how)
-        kill_all(self.identities[name])
+            self.kill_rest(name)
 
     def stop_server(self, name: str) -> None:
-        """Stop one server: politely, then by force."""
-        process, identity, server = self.processes[name], self.identities[name], self.servers[name]
+        """Stop one server, if it runs: politely, then by force."""
+        with self.writing:
+            process = self.processes.pop(name, None)  # whoever watches it now knows that its end is wanted
+        if process is None:
+            return
+        identity, server = self.identities[name], self.servers[name]
         if process.poll() is None:
             signal_all(identity, signal.SIGCONT)
             process.send_signal(server.stop_signal)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(server.stop_within_s)
-        if group_of(identity):
-            kill_all(identity)
+                process.wait(server.stop_within_s if self.ready[name].is_set() else UNREADY_STOP_WITHIN_S)
+        self.kill_rest(name)
         process.wait(5)
 
+    def kill_rest(self, name: str) -> None:
+        """SIGKILL what is left of a server whose main process has ended, or does not end."""
+        identity, log = self.identities[name], self.folder.log(name)
+        kill_found(lambda: group_of(identity) + writers(log))
+
     def restart(self, name: str) -> None:
-        """Stop one server, if it runs, and start it again on its ports. Raises StackError."""
-        if name in self.processes:
-            with self.writing:
-                process = self.processes[name]
-                self.note(name, phase=Phase.STARTING, detail="")
+        """Stop one server, if it runs, and start it again on its ports. Raises StackError, OSError or Stopping."""
+        with self.turns[name]:
+            self.note(name, phase=Phase.STARTING, seconds=0.0, detail="")
             self.stop_server(name)
-            with self.writing:
-                if self.processes.get(name) is process:
-                    del self.processes[name]
-        self.ready[name].clear()
-        self.start_server(name)
+            self.ready[name].clear()
+            self.start_server(name)
 
     # -- what it knows
 
@@ -308,6 +379,7 @@ class Supervisor:
             state = {
                 "supervisor": asdict(Identity.of(os.getpid())),
                 "ephemeral": self.ephemeral,
+                "starting": not self.up.is_set(),
                 "ports": self.ports,
                 "urls": self.urls,
                 "servers": self.records,
@@ -315,9 +387,13 @@ class Supervisor:
             write_json(self.folder.state, state)
 
     def report(self, **facts: object) -> None:
-        """Tell whoever started us; nobody has to listen."""
-        with suppress(OSError), self.writing:
-            print(json.dumps(facts), flush=True)
+        """Tell whoever started us. One who is gone before the stack is up never learns that it is: it ends then."""
+        try:
+            with self.writing:
+                os.write(sys.stdout.fileno(), json.dumps(facts).encode() + b"\n")
+        except OSError:
+            if self.watched:
+                self.stopping.set()
 
     def check_stopping(self) -> None:
         """Raises Stopping when the stack is to stop."""
@@ -326,7 +402,7 @@ class Supervisor:
 
 
 class ControlServer(socketserver.ThreadingUnixStreamServer):
-    """Answers one JSON request a connection: `{"do": "down" | "restart" | "keep", "name": …}`."""
+    """Answers one JSON request a connection: `{"do": "down" | "restart" | "join" | "keep" | "leave", "name": …}`."""
 
     daemon_threads = True
 
@@ -342,39 +418,48 @@ class ControlHandler(socketserver.StreamRequestHandler):
         assert isinstance(self.server, ControlServer)
         supervisor = self.server.supervisor
         request = json.loads(self.rfile.readline(4096))
-        answer = {"error": "", "remedy": ""}
+        answer: Json = {"error": "", "remedy": ""}
         try:
             match request["do"]:
                 case "down":
                     supervisor.stopping.set()
+                case "join":
+                    supervisor.join()
                 case "keep":
-                    supervisor.ephemeral = False
-                    supervisor.write_state()
+                    supervisor.keep()
+                case "leave":
+                    answer["ends"] = supervisor.end_if_unused()
                 case "restart":
                     supervisor.restart(request["name"])
         except StackError as error:
             answer = {"error": error.what, "remedy": error.remedy}
-        except (Stopping, TimeoutError, KeyError) as error:
-            answer = {"error": f"{type(error).__name__}: {error}", "remedy": "run `workshop status`"}
+        except Stopping:
+            answer = {"error": "the stack is stopping", "remedy": "run `workshop up` when it has"}
+        except OSError as error:
+            answer = {"error": str(error), "remedy": remedy_for(error)}
         self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 
 def check_disk(path: Path) -> None:
     """Raises StackError when a file system is too full for servers."""
-    found = os.statvfs(path)
-    free = found.f_bavail * found.f_frsize
+    free = free_bytes(path)
     if free < LEAST_FREE_BYTES:
         raise StackError(
             f"only {free / 2**20:.0f} MiB are free where the servers keep their data ({path}); "
             f"they need {LEAST_FREE_BYTES / 2**20:.0f} MiB",
-            "free some space, or set SHOWCASE_STATE_HOME to a folder on another disk",
+            FREE_SPACE,
         )
+
+
+def free_bytes(path: Path) -> int:
+    """What a file system has left for this user."""
+    return shutil.disk_usage(path).free
 
 
 def remedy_for(error: BaseException) -> str:
     """What to try after an operating system error."""
     if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
-        return "free some space, or set SHOWCASE_STATE_HOME to a folder on another disk"
+        return FREE_SPACE
     return "`workshop doctor` checks disk, memory and packages"
 
 

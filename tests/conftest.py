@@ -1,0 +1,7 @@
+"""What holds for all tests."""
+
+import signal
+
+# A shell starts background jobs with SIGINT ignored, and every process they start inherits that. The tests
+# that interrupt a process need it as it is in the foreground.
+signal.signal(signal.SIGINT, signal.default_int_handler)
