@@ -1,77 +1,25 @@
-"""The command line as a person uses it, on a whole stack of its own."""
+"""The command line as a person uses it, on the whole stack that all tests of breaking servers share."""
 
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.integration.stacks import WITHIN_S, WORKSHOP, Home
 from workshop.stack import SERVERS
-from workshop.stack.local.folder import Folder
-from workshop.stack.local.process import marked
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-class Home:
-    """A state folder of one's own, and `workshop` on it."""
-
-    def __init__(self, path: Path) -> None:
-        self.environment: Mapping[str, str] = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("SHOWCASE_")},
-            "SHOWCASE_STATE_HOME": str(path),
-            "COLUMNS": "300",
-        }
-        name = Folder.of_checkout().path.name
-        self.folder = Folder(path / name)
-
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start `workshop` in a process group of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "workshop", *arguments],
-            cwd=CHECKOUT,
-            env={**self.environment, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
-        """Run `workshop` to its end: exit code, stdout, stderr."""
-        with self.start(*arguments, **environment) as process:
-            output, errors = process.communicate(timeout=120)
-        return process.returncode, output, errors
-
-    def processes(self) -> list[str]:
-        """What runs of this stack."""
-        return [process.name() for process in marked(self.folder.path)]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A home with nothing in it, reachable for PostgreSQL's user, and nothing left running after."""
-    path = tmp_path_factory.mktemp("home")
-    for folder in (path, path.parent, path.parent.parent):
-        folder.chmod(0o755)
-    home = Home(path)
-    yield home
-    home.run("reset", "--all")
-    assert home.processes() == []
+from workshop.stack.local.backend import LocalBackend
+from workshop.stack.local.folder import CHECKOUT
 
 
 @pytest.fixture
-def up(home: Home) -> Iterator[Home]:
-    """The home with its stack up and every server ready."""
-    code, _, errors = home.run("up")
-    assert code == 0, errors
-    yield home
-    for name in SERVERS:
-        home.run("resume", name)
+def up(whole: LocalBackend, broken_stack_home: Home) -> Home:
+    """The home of a stack that is up, every server ready."""
+    assert whole.is_up()
+    return broken_stack_home
 
 
 def states(output: str) -> dict[str, str]:
@@ -80,127 +28,128 @@ def states(output: str) -> dict[str, str]:
 
 
 def test_exec_runs_a_command_on_a_stack_and_takes_down_what_it_brought_up(home: Home) -> None:
-    code, output, _ = home.run("exec", "--", "sh", "-c", 'echo "$SHOWCASE_MAIL_URL"; exit 7')
+    result = home.workshop("exec", "--", "sh", "-c", 'echo "$SHOWCASE_MAIL_URL"; exit 7')
 
-    assert code == 7
-    assert re.fullmatch(r"smtp://showcase:\w+@127\.0\.0\.1:\d+\n", output)
-    assert home.run("status")[0] == 1
+    assert result.code == 7
+    assert re.fullmatch(r"smtp://showcase:\w+@127\.0\.0\.1:\d+\n", result.output)
+    assert home.workshop("status").code == 1
     assert home.processes() == []
 
 
 def test_exec_takes_the_stack_down_after_ctrl_c(home: Home) -> None:
-    with home.start("exec", "--", sys.executable, "-c", "print('running', flush=True); input()") as process:
+    running = [sys.executable, "-c", "print('running', flush=True); input()"]
+    with home.start(*WORKSHOP, "exec", "--", *running) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "running\n"
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
+        process.wait(WITHIN_S)
 
     assert process.returncode != 0
     assert home.processes() == []
 
 
 def test_exec_leaves_up_what_was_up(up: Home) -> None:
-    assert up.run("exec", "--", "true")[0] == 0
+    assert up.workshop("exec", "--", "true").code == 0
 
-    assert set(states(up.run("status")[1]).values()) == {"ready"}
+    assert set(states(up.workshop("status").output).values()) == {"ready"}
 
 
 def test_up_twice_is_harmless_and_says_so(up: Home) -> None:
-    code, _, errors = up.run("up")
+    result = up.workshop("up")
 
-    assert code == 0
-    assert "the stack is up" in errors
+    assert result.code == 0
+    assert "the stack is up" in result.errors
 
 
 def test_status_lists_every_server_with_version_memory_and_address(up: Home) -> None:
-    code, output, _ = up.run("status")
+    result = up.workshop("status")
 
-    assert code == 0
-    assert list(states(output)) == list(SERVERS)
-    for line in output.splitlines()[1:]:
+    assert result.code == 0
+    assert list(states(result.output)) == list(SERVERS)
+    for line in result.output.splitlines()[1:]:
         assert re.search(r"ready +\d+\.\d+\S* +\d+ +\d+ MiB +127\.0\.0\.1:\d+", line), line
 
 
 def test_a_paused_server_is_shown_and_the_doctor_says_how_to_go_on(up: Home) -> None:
-    assert up.run("pause", "redis-state")[0] == 0
+    assert up.workshop("pause", "redis-state").code == 0
 
-    code, output, _ = up.run("status")
-    assert (code, states(output)["redis-state"]) == (1, "paused")
-    code, output, _ = up.run("doctor")
-    assert code == 1
-    assert re.search(r"✗ +redis-state +paused +`workshop resume redis-state`", output), output
-    assert "1 of the checks failed" in output, output
+    result = up.workshop("status")
+    assert (result.code, states(result.output)["redis-state"]) == (1, "paused")
+    result = up.workshop("doctor")
+    assert result.code == 1
+    assert re.search(r"✗ +redis-state +paused +`workshop resume redis-state`", result.output), result.output
+    assert "1 of the checks failed" in result.output, result.output
 
-    assert up.run("resume", "redis-state")[0] == 0
-    assert up.run("status")[0] == 0
+    assert up.workshop("resume", "redis-state").code == 0
+    assert up.workshop("status").code == 0
 
 
 def test_a_killed_server_stays_dead_until_it_is_restarted(up: Home) -> None:
-    assert up.run("kill", "redis-cache")[0] == 0
+    assert up.workshop("kill", "redis-cache").code == 0
 
-    code, output, _ = up.run("status")
-    assert (code, states(output)["redis-cache"]) == (1, "dead")
-    assert "killed by SIGKILL" in output
-    code, _, errors = up.run("up")
-    assert code == 1
-    assert "workshop restart redis-cache" in errors
+    result = up.workshop("status")
+    assert (result.code, states(result.output)["redis-cache"]) == (1, "dead")
+    assert "killed by SIGKILL" in result.output
+    result = up.workshop("up")
+    assert result.code == 1
+    assert "workshop restart redis-cache" in result.errors
 
-    assert up.run("restart", "redis-cache")[0] == 0
-    assert up.run("status")[0] == 0
+    assert up.workshop("restart", "redis-cache").code == 0
+    assert up.workshop("status").code == 0
 
 
 def test_the_doctor_makes_a_round_trip_through_every_server(up: Home) -> None:
-    code, output, _ = up.run("doctor")
+    result = up.workshop("doctor")
 
-    assert code == 0, output
+    assert result.code == 0, result.output
     for name in SERVERS:
-        assert re.search(rf"✓ +{name} +\d.*: .* in \d+ ms", output), output
-    assert re.search(r"seen on Kafka after \d+ ms", output)
-    assert "all is well" in output
+        assert re.search(rf"✓ +{name} +\d.*: .* in \d+ ms", result.output), result.output
+    assert re.search(r"seen on Kafka after \d+ ms", result.output)
+    assert "all is well" in result.output
 
 
 def test_env_prints_addresses_for_a_shell(up: Home) -> None:
-    _, output, _ = up.run("env")
+    result = up.workshop("env")
 
     shell = subprocess.run(
-        ["/bin/sh", "-c", output + 'echo "$SHOWCASE_POSTGRES_URL"'], capture_output=True, text=True, check=True
+        ["/bin/sh", "-c", result.output + 'echo "$SHOWCASE_POSTGRES_URL"'], capture_output=True, text=True, check=True
     )
     assert re.fullmatch(r"postgresql://showcase:\w+@127\.0\.0\.1:\d+/postgres\n", shell.stdout)
 
 
 def test_logs_shows_the_end_of_a_servers_log(up: Home) -> None:
-    code, output, _ = up.run("logs", "redis-state", "-n", "3")
+    result = up.workshop("logs", "redis-state", "-n", "3")
 
-    assert code == 0
-    assert 1 <= len(output.splitlines()) <= 3
-    assert "eady to accept connections" in output
+    assert result.code == 0
+    assert 1 <= len(result.output.splitlines()) <= 3
+    assert "eady to accept connections" in result.output
 
 
 @pytest.mark.parametrize("command", ["kill", "pause", "resume", "restart", "logs"])
 def test_an_unknown_server_is_one_clear_line(up: Home, command: str) -> None:
-    code, _, errors = up.run(command, "oracle")
+    result = up.workshop(command, "oracle")
 
-    assert code == 1
-    assert "no server is called oracle" in errors
-    assert "redis-state" in errors
+    assert result.code == 1
+    assert "no server is called oracle" in result.errors
+    assert "redis-state" in result.errors
 
 
 def test_a_command_that_does_not_exist_is_one_clear_line(up: Home) -> None:
-    code, _, errors = up.run("exec", "--", "no-such-command")
+    result = up.workshop("exec", "--", "no-such-command")
 
-    assert code == 1
-    assert "cannot run no-such-command" in errors
+    assert result.code == 1
+    assert "cannot run no-such-command" in result.errors
 
 
 def test_the_doctor_says_what_is_missing_when_nothing_is_there(tmp_path: Path) -> None:
     home = Home(tmp_path / "nothing")
     environment = {"XDG_CACHE_HOME": str(tmp_path / "empty"), "SHOWCASE_JAVA_HOME": str(tmp_path / "no-java")}
 
-    code, output, _ = home.run("doctor", **environment)
+    result = home.workshop("doctor", **environment)
 
-    assert code == 1
-    assert re.search(r"✗ +kafka installed +the Java in \S*no-java\s+does\s+not run", output), output
-    assert re.search(r"✗ +stack +the stack is not up +`make up`", output), output
+    assert result.code == 1
+    assert re.search(r"✗ +kafka installed +the Java in \S*no-java\s+does\s+not run", result.output), result.output
+    assert re.search(r"✗ +stack +the stack is not up +`make up`", result.output), result.output
 
 
 def test_without_its_packages_the_command_line_says_what_to_do() -> None:

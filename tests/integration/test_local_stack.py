@@ -46,7 +46,7 @@ from workshop.stack import Phase, ServerStatus, Stack, StackError
 from workshop.stack.local import kafka, rabbitmq
 from workshop.stack.local.backend import LocalBackend
 from workshop.stack.local.folder import CHECKOUT, Folder
-from workshop.stack.local.postgres import WHEEL, find_binaries
+from workshop.stack.local.postgres import WHEEL, can_reach, find_binaries
 from workshop.stack.model import Urls, url_of
 
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can act as somebody else, or mount")
@@ -732,49 +732,52 @@ def test_a_server_whose_port_somebody_took_while_it_was_dead_says_so(home: Home)
 # -- whose it is
 
 
-def python_for_everybody() -> str | None:
-    """A Python of this version, and the packages of this one, that another user can run."""
-    for candidate in (
-        sys.executable,
-        shutil.which(f"python3.{sys.version_info.minor}", path="/usr/bin:/usr/local/bin"),
-    ):
-        command = [candidate, "-c", "import psycopg, workshop.stack.stack"]
-        if candidate and os.getuid() == 0:
-            with suppress(PermissionError, subprocess.CalledProcessError):
-                subprocess.check_output(command, user="nobody", cwd=CHECKOUT, env=for_everybody())
-                return candidate
-    return None
+def python_for_everybody(home: Path) -> Path:
+    """This Python, its packages and the checkout, as any user can run them: a copy, where it lies in root's home."""
+    if can_reach(Path(sys.executable).parent) and can_reach(Path(sys.executable).resolve().parent):
+        return Path(sys.executable)
+    name = f"python3.{sys.version_info.minor}"
+    binary, library = home / "bin" / name, home / "lib" / name
+    shutil.copytree(
+        Path(sys.base_prefix) / "lib" / name,
+        library,
+        ignore=shutil.ignore_patterns("site-packages", "test", "__pycache__", "config-*", "idlelib", "lib2to3"),
+    )
+    binary.parent.mkdir()
+    shutil.copy(Path(sys.executable).resolve(), binary)
+    packages = library / "site-packages"
+    packages.mkdir()
+    (packages / "checkout.pth").write_text(f"{CHECKOUT}\n{Path(psycopg.__file__).parents[1]}\n")
+    subprocess.run(["chmod", "-R", "go=u-w", home], check=True)
+    return binary
 
 
-def for_everybody() -> dict[str, str]:
-    packages = Path(psycopg.__file__).parents[1]
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": f"{CHECKOUT}:{packages}", "PYTHONDONTWRITEBYTECODE": "1"}
-
-
+@pytest.mark.skipif(os.getuid() != 0, reason="not root: all other tests show it")
+@pytest.mark.skipif(not can_reach(CHECKOUT), reason="no other user can reach this checkout")
 def test_an_ordinary_user_has_a_stack_too(home: Home) -> None:
-    python = python_for_everybody()
-    if python is None:
-        pytest.skip("not root, so all other tests show it; or a checkout or Python that other users cannot reach")
-    shutil.chown(home.path, "nobody")
     code = """
 import os, sys
 from workshop.stack.local.backend import LocalBackend
 backend = LocalBackend(names=["postgres", "redis-state", "rabbitmq", "mail"])
 backend.up()
-print(os.getuid(), backend.folder.path, *(status.phase for status in backend.status()))
+print(os.getuid(), backend.folder.path, *(status.phase for status in backend.status()), flush=True)
 backend.act("postgres", "pause")
 backend.act("postgres", "kill")
 backend.act("postgres", "restart")
 sys.stdin.readline()
 backend.reset()
 """
+    python = python_for_everybody(home.path / "python")
+    state = home.path / "state"
+    state.mkdir()
+    shutil.chown(state, "nobody")
     with subprocess.Popen(
         [python, "-c", code],
         user="nobody",
         group="nogroup",
         extra_groups=[],
         cwd=CHECKOUT,
-        env={**for_everybody(), "SHOWCASE_STATE_HOME": str(home.path), "HOME": str(home.path)},
+        env={"PATH": os.environ["PATH"], "SHOWCASE_STATE_HOME": str(state), "HOME": str(state)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -782,7 +785,7 @@ backend.reset()
     ) as user:
         assert user.stdout is not None
         said = user.stdout.readline().split()
-        running = [] if not said else {process.username() for process in find_below(Path(said[1]))}
+        running = {process.username() for process in find_below(state)}
         _, errors = user.communicate("\n", timeout=60)
     assert user.returncode == 0, errors
     assert said[2:] == ["ready"] * 4
