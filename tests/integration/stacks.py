@@ -176,3 +176,10 @@ def pids_of(folder: Folder) -> dict[str, int]:
 def phases(backend: LocalBackend) -> dict[str, str]:
     """What `status` says of each server."""
     return {status.name: str(status.phase) for status in backend.status()}
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process is there, and does not only wait for its parent to notice that it ended."""
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False

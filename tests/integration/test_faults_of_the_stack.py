@@ -7,14 +7,13 @@ import os
 import secrets
 import signal
 import time
-from contextlib import suppress
 
 import psutil
 import psycopg
 import pytest
 
 from tests.integration.contents import GET, KEEPERS, KEPT, PUT
-from tests.integration.stacks import phases, pids_of, wait_until
+from tests.integration.stacks import phases, pids_of, runs, wait_until
 from workshop.stack import SERVERS, NotReady, Phase, ServerStatus, StackError
 from workshop.stack.local.backend import LocalBackend
 from workshop.stack.local.catalogue import SERVERS_BY_NAME
@@ -32,13 +31,6 @@ def processes_of(backend: LocalBackend, name: str) -> list[psutil.Process]:
     """A server's main process and all its descendants."""
     main = psutil.Process(pids_of(backend.folder)[name])
     return [main, *main.children(recursive=True)]
-
-
-def runs(process: psutil.Process) -> bool:
-    """Whether a process is there, and does not only wait for its parent to notice that it ended."""
-    with suppress(psutil.NoSuchProcess):
-        return process.status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def is_on_disk(backend: LocalBackend, name: str) -> bool:

@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -732,65 +732,64 @@ def test_a_server_whose_port_somebody_took_while_it_was_dead_says_so(home: Home)
 # -- whose it is
 
 
-def python_for_everybody(home: Path) -> Path:
-    """This Python, its packages and the checkout, as any user can run them: a copy, where it lies in root's home."""
-    if can_reach(Path(sys.executable).parent) and can_reach(Path(sys.executable).resolve().parent):
-        return Path(sys.executable)
-    name = f"python3.{sys.version_info.minor}"
-    binary, library = home / "bin" / name, home / "lib" / name
-    shutil.copytree(
-        Path(sys.base_prefix) / "lib" / name,
-        library,
-        ignore=shutil.ignore_patterns("site-packages", "test", "__pycache__", "config-*", "idlelib", "lib2to3"),
-    )
-    binary.parent.mkdir()
-    shutil.copy(Path(sys.executable).resolve(), binary)
-    packages = library / "site-packages"
-    packages.mkdir()
-    (packages / "checkout.pth").write_text(f"{CHECKOUT}\n{Path(psycopg.__file__).parents[1]}\n")
-    subprocess.run(["chmod", "-R", "go=u-w", home], check=True)
-    return binary
+def as_nobody(scratch: Path) -> tuple[str, ...]:
+    """The beginning of a command line that runs the rest as an ordinary user. Where this Python or the checkout lies
+    in root's home, that home is an open one in a mount namespace of the command's own, with just these in it."""
+    become = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--")
+    needed = [folder for folder in (Path(sys.base_prefix), CHECKOUT) if not can_reach(folder)]
+    if not needed:
+        return become
+    closed = {next(one for one in reversed(folder.parents) if not can_reach(one)) for folder in needed}
+    held = {scratch / str(number): folder for number, folder in enumerate(needed)}
+    steps = [
+        "set -e",
+        *(f"mkdir -p {place} && mount --bind {folder} {place}" for place, folder in held.items()),
+        *(f"mount -t tmpfs -o mode=755 st {folder}" for folder in closed),
+        *(f"mkdir -p {folder} && mount --bind {place} {folder}" for place, folder in held.items()),
+        'exec "$@"',
+    ]
+    return ("unshare", "-m", "sh", "-c", "\n".join(steps), "sh", *become)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="not root: all other tests show it")
-@pytest.mark.skipif(not can_reach(CHECKOUT), reason="no other user can reach this checkout")
+@can_unshare
 def test_an_ordinary_user_has_a_stack_too(home: Home) -> None:
     code = """
 import os, sys
 from workshop.stack.local.backend import LocalBackend
 backend = LocalBackend(names=["postgres", "redis-state", "rabbitmq", "mail"])
 backend.up()
-print(os.getuid(), backend.folder.path, *(status.phase for status in backend.status()), flush=True)
+print(os.getuid(), *(status.phase for status in backend.status()), flush=True)
 backend.act("postgres", "pause")
 backend.act("postgres", "kill")
 backend.act("postgres", "restart")
 sys.stdin.readline()
 backend.reset()
 """
-    python = python_for_everybody(home.path / "python")
     state = home.path / "state"
     state.mkdir()
     shutil.chown(state, "nobody")
-    with subprocess.Popen(
-        [python, "-c", code],
-        user="nobody",
-        group="nogroup",
-        extra_groups=[],
-        cwd=CHECKOUT,
-        env={"PATH": os.environ["PATH"], "SHOWCASE_STATE_HOME": str(state), "HOME": str(state)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    with home.start(
+        *as_nobody(home.path / "held"),
+        *(sys.executable, "-c", code),
+        SHOWCASE_STATE_HOME=str(state),
+        HOME=str(state),
     ) as user:
         assert user.stdout is not None
         said = user.stdout.readline().split()
-        running = {process.username() for process in find_below(state)}
+        running = {name for process in find_below(state) for name in user_of(process)}
         _, errors = user.communicate("\n", timeout=60)
     assert user.returncode == 0, errors
-    assert said[2:] == ["ready"] * 4
+    assert said[1:] == ["ready"] * 4
     assert running == {"nobody"}
     assert home.processes() == []
+
+
+def user_of(process: psutil.Process) -> list[str]:
+    """The user of a process, if it is still there."""
+    try:
+        return [process.username()]
+    except psutil.NoSuchProcess:
+        return []
 
 
 @root_only

@@ -25,12 +25,14 @@ from tests.integration.stacks import (
     phases,
     pids_of,
     processes_below,
+    runs,
     supervisor_of,
     wait_until,
 )
 from workshop.stack import SERVERS, Phase, StackError
 from workshop.stack.local.backend import LocalBackend
 from workshop.stack.local.folder import Folder
+from workshop.stack.local.server import server_user
 from workshop.stack.model import credentials, url_of
 
 UP = """
@@ -69,6 +71,7 @@ def test_servers_without_a_supervisor_are_told_and_the_next_up_starts_afresh(hom
     backend = home.backend(["redis-state", "mail", "postgres"])
     backend.up()
     urls, before = backend.urls(), pids_of(home.folder)
+    killed = [psutil.Process(pid) for pid in before.values()]
     kill_supervisor(home)
     for status in backend.status():
         if status.name in before:
@@ -82,8 +85,26 @@ def test_servers_without_a_supervisor_are_told_and_the_next_up_starts_afresh(hom
     backend.up()
     assert backend.urls() == urls
     assert set(pids_of(home.folder).values()).isdisjoint(before.values())
-    assert not any(psutil.pid_exists(pid) for pid in before.values())
+    assert not any(runs(process) for process in killed)
     assert all(status.detail == "" for status in backend.status())
+
+
+def test_a_killed_postgresql_that_nobody_has_waited_for_is_no_obstacle(home: Home) -> None:
+    backend = home.backend(["postgres"])
+    backend.up()
+    backend.down()
+    with subprocess.Popen(["sleep", "60"], user=server_user()) as zombie:
+        zombie.send_signal(signal.SIGKILL)
+        wait_until(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE)
+        data = postgres_folder(home) / "data"
+        (data / "postmaster.pid").write_text(f"{zombie.pid}\n{data}\n")
+        backend.up()
+    assert phases(backend) == {"postgres": "ready"}
+
+
+def postgres_folder(home: Home) -> Path:
+    """Where PostgreSQL's data lies."""
+    return home.folder.postgres if os.getuid() == 0 else home.folder.data("postgres")
 
 
 def test_a_server_that_died_after_its_supervisor_is_told_dead(home: Home) -> None:

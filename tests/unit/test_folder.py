@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from workshop.stack.local.folder import Folder, read_json, write_json
+from workshop.stack.local.folder import Folder, fresh_log, last_lines, read_json, write_json
 from workshop.stack.model import StackError
 
 WITHIN_S = 20
@@ -164,6 +164,20 @@ def test_a_file_that_cannot_be_written_keeps_its_old_content(folder: Folder, mon
         write_json(folder.state, {"new": True})
     assert read_json(folder.state) == {"old": True}
     assert [path.name for path in folder.path.iterdir() if path.is_file()] == ["state.json"]
+
+
+def test_the_end_of_a_log_is_its_last_lines_that_say_something(folder: Folder) -> None:
+    log = folder.log("mail")
+    assert last_lines(log, 3) == ""
+    log.write_bytes(b"old\n" * 100_000 + b"one\n\n  \ntwo \xff\nthree\n\n")
+    assert last_lines(log, 3) == "one\ntwo �\nthree"
+
+
+def test_the_log_of_last_time_is_kept(folder: Folder) -> None:
+    log = fresh_log(folder.log("mail"))
+    log.write_text("before")
+    assert not fresh_log(log).exists()
+    assert (folder.logs / "mail.log.1").read_text() == "before"
 
 
 # -- its locks

@@ -20,7 +20,7 @@ import pytest
 from workshop.stack.local.folder import Folder, Json, write_json
 from workshop.stack.local.process import group_of, kill_marked
 from workshop.stack.local.server import Launch, Place, Server, environment
-from workshop.stack.local.supervisor import Stopping, Supervisor, check_disk, last_lines, remedy_for
+from workshop.stack.local.supervisor import Stopping, Supervisor, check_disk, remedy_for
 from workshop.stack.model import NotReady, Phase, StackError, Urls
 
 WITHIN_S = 20.0
@@ -51,7 +51,8 @@ class StandIn:
         self.command = command
         self.ready = ready
 
-    def find(self) -> None: ...
+    def find(self) -> str:
+        return "a stand-in"
 
     def urls(self, ports: Mapping[str, int], password: str) -> Urls:
         return {}
@@ -488,13 +489,6 @@ def test_a_disk_that_is_too_full_is_told_with_both_sizes(tmp_path: Path, monkeyp
 def test_a_full_disk_has_a_remedy_of_its_own() -> None:
     assert "free some space" in remedy_for(OSError(28, "No space left on device"))
     assert "workshop doctor" in remedy_for(OSError(13, "Permission denied"))
-
-
-def test_the_end_of_a_log_is_its_last_lines_that_say_something(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    assert last_lines(log, 3) == ""
-    log.write_bytes(b"old\n" * 100_000 + b"one\n\n  \ntwo \xff\nthree\n\n")
-    assert last_lines(log, 3) == "one\ntwo �\nthree"
 
 
 def test_no_supervisor_takes_a_folder_that_another_one_has(folder: Folder, capfd: pytest.CaptureFixture[str]) -> None:

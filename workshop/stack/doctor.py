@@ -72,11 +72,9 @@ def packages() -> Iterator[Finding]:
 
     for name, server in SERVERS_BY_NAME.items():
         try:
-            server.find()
+            yield Finding(f"{name} installed", True, server.find())
         except StackError as error:
             yield Finding(f"{name} installed", False, error.what, error.remedy)
-        else:
-            yield Finding(f"{name} installed", True, "yes")
 
 
 def servers(backend: Backend) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import IO
 from urllib.parse import urlsplit
 
-from workshop.stack.local.folder import CHECKOUT, Folder, Json
+from workshop.stack.local.folder import CHECKOUT, Folder, Json, fresh_log, last_lines
 from workshop.stack.local.process import (
     MARK,
     Identity,
@@ -160,7 +160,8 @@ class LocalBackend:
     def _start(self, on_progress: OnProgress) -> None:
         """Start the supervisor and follow its reports until all is ready. Raises StackError."""
         options = {"servers": self.names, "ephemeral": self.ephemeral, "private": self.private}
-        with (self.folder.logs / "supervisor.log").open("ab") as log:
+        log_file = fresh_log(self.folder.log("supervisor"))
+        with log_file.open("wb") as log:
             supervisor = subprocess.Popen(
                 [sys.executable, "-m", "workshop.stack.local.supervisor", self.folder.path, json.dumps(options)],
                 stdin=subprocess.DEVNULL,
@@ -182,7 +183,11 @@ class LocalBackend:
                 else:
                     supervisor.wait(DOWN_WITHIN_S)
                     raise StackError(report["failed"], report["remedy"])
-            raise StackError("the supervisor ended without a word", f"see {self.folder.logs}/supervisor.log")
+            said = last_lines(log_file, 3)
+            raise StackError(
+                "the supervisor ended without a word" + (f"\n{said}" if said else ""),
+                "`workshop logs supervisor` shows more",
+            )
         except BaseException:  # Ctrl-C as well: nothing may be left running
             supervisor.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -306,8 +311,6 @@ class LocalBackend:
                 signal_all(identity, signal.SIGCONT)
 
     def logs(self, name: str, lines: int) -> str:
-        from workshop.stack.local.supervisor import last_lines
-
         name = name if name == "supervisor" else check_names([name])[0]
         if not self.folder.log(name).exists():
             raise StackError(f"{name} has no log yet", "run `workshop up`")

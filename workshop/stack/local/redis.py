@@ -27,8 +27,8 @@ class Redis:
         self.name = name
         self.variable = f"SHOWCASE_{name.upper().replace('-', '_')}_URL"
 
-    def find(self) -> None:
-        find_command(PROGRAM, packages=PROGRAM)
+    def find(self) -> str:
+        return str(find_command(PROGRAM, packages=PROGRAM))
 
     def urls(self, ports: Mapping[str, int], password: str) -> Urls:
         return {self.variable: f"redis://{USER}:{password}@127.0.0.1:{ports['main']}/0"}

@@ -61,8 +61,8 @@ class Server(Protocol):
     stop_signal: Signals
     stop_within_s: float
 
-    def find(self) -> None:
-        """Check that all it needs is installed. Raises StackError with a remedy."""
+    def find(self) -> str:
+        """What it will run, for a person. Raises StackError with a remedy when something is not installed."""
 
     def urls(self, ports: Mapping[str, int], password: str) -> Urls:
         """Where clients reach it."""

@@ -28,7 +28,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from workshop.stack.local.catalogue import SERVERS_BY_NAME
-from workshop.stack.local.folder import Folder, Json, write_json
+from workshop.stack.local.folder import Folder, Json, fresh_log, last_lines, write_json
 from workshop.stack.local.process import (
     MARK,
     Identity,
@@ -249,9 +249,7 @@ class Supervisor:
         """Start a server's process, but let it go on only once its identity is on disk."""
         with self.writing:
             self.check_stopping()
-            log = self.folder.log(name)
-            if log.exists():
-                log.replace(log.with_suffix(".log.1"))
+            log = fresh_log(self.folder.log(name))
             process = spawn(argv, env={**env, MARK: str(self.folder.path)}, cwd=cwd, log=log, user=user)
             self.processes[name] = process
             self.identities[name] = Identity.of(process.pid)
@@ -300,7 +298,8 @@ class Supervisor:
         if process is None:
             return
         identity, server = self.identities[name], self.servers[name]
-        if process.poll() is None:
+        for_good = self.private and self.stopping.is_set()  # then its folder goes, too: nothing to save
+        if process.poll() is None and not for_good:
             signal_all(identity, signal.SIGCONT)
             process.send_signal(server.stop_signal)
             with suppress(subprocess.TimeoutExpired):
@@ -461,17 +460,6 @@ def remedy_for(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
         return FREE_SPACE
     return "`workshop doctor` checks disk, memory and packages"
-
-
-def last_lines(path: Path, count: int) -> str:
-    """The last lines of a log that say something; empty when there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 64 * 1024))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join([line for line in lines if line.strip()][-count:])
 
 
 def main(arguments: Sequence[str]) -> int:
