@@ -24,8 +24,9 @@ class Connect:
     stop_within_s = 15.0
 
     def find(self) -> str:
+        java = find_java()
         find_jars()
-        return f"Debezium {version('debezium')} on Java {find_java().major}"
+        return f"Debezium {version('debezium')} on Java {java.major}"
 
     def urls(self, ports: Mapping[str, int], password: str) -> Urls:
         return {"SHOWCASE_CONNECT_URL": f"http://{USER}:{password}@127.0.0.1:{ports['main']}"}

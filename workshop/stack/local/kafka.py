@@ -32,8 +32,9 @@ class Kafka:
     stop_within_s = 15.0
 
     def find(self) -> str:
+        java = find_java()
         find_jars()
-        return f"Kafka {version('kafka')} on Java {find_java().major}"
+        return f"Kafka {version('kafka')} on Java {java.major}"
 
     def urls(self, ports: Mapping[str, int], password: str) -> Urls:
         return {"SHOWCASE_KAFKA_URL": f"kafka://{USER}:{password}@127.0.0.1:{ports['main']}"}
