@@ -623,6 +623,15 @@ def test_a_damaged_state_file_of_a_stack_that_is_up_is_told_and_down_ends_everyt
     assert home.processes() == []
 
 
+@pytest.mark.parametrize("command", [("down",), ("reset", "--all")])
+def test_a_stack_whose_folder_was_removed_is_still_taken_down(home: Home, command: tuple[str, ...]) -> None:
+    home.backend().up()
+    shutil.rmtree(home.folder.path)
+    assert home.processes() != []
+    assert home.workshop(*command).code == 0
+    assert home.processes() == []
+
+
 @pytest.mark.parametrize("command", ["up", "down", "status", "env", "kill"])
 @root_only
 def test_a_state_folder_of_somebody_else_is_told_and_not_touched(home: Home, command: str) -> None:

@@ -91,6 +91,8 @@ class LocalBackend:
             with self._alone():
                 self._end()
                 self._drop_lease()
+        else:
+            kill_marked(self.folder.path)  # somebody removed the folder under a stack that was up
         self._clear_privates()
 
     def reset(self) -> None:
@@ -99,6 +101,8 @@ class LocalBackend:
                 self._end()
                 self._drop_lease()
                 self.folder.remove()
+        else:
+            self.down()
         self._clear_privates()
 
     def is_up(self) -> bool:
