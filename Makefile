@@ -24,7 +24,7 @@ up: setup ## start the servers and leave them running
 down: venv ## stop the servers; what they hold stays
 	@$(BIN)/workshop down
 
-status: venv ## which servers run, since when, and where
+status: venv ## what every server is doing, and where
 	@$(BIN)/workshop status
 
 doctor: venv ## what works, what does not, and what to do about it

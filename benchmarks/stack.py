@@ -38,7 +38,7 @@ def main() -> int:
             found = LocalBackend(Folder.of_checkout()).status()
             memory = {server.name: (server.resident_bytes or 0) / 2**20 for server in found}
         finally:
-            subprocess.run([*workshop, "reset", "--all"], env=environment, check=True, timeout=120)
+            subprocess.run([*workshop, "reset", "--all"], env=environment, check=True, timeout=120, capture_output=True)
     total = sum(memory.values())
     parts = ", ".join(f"{name} {mib:.0f}" for name, mib in memory.items())
     rows = [

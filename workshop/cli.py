@@ -34,6 +34,7 @@ STYLES = {
     Phase.DEAD: "bold red",
     Phase.DOWN: "dim",
 }
+CURES = {Phase.DEAD: "restart", Phase.PAUSED: "resume"}
 ServerName = Annotated[str, typer.Argument(help="A server, as `workshop status` lists them.", show_default=False)]
 
 
@@ -51,36 +52,39 @@ def down() -> None:
     with told():
         backend = chosen_backend()
         was_up = backend.is_up()
+        if was_up:
+            progress.print("taking the stack down …")
         backend.down()
         progress.print("the stack is down" if was_up else "the stack was not up; nothing of it runs")
 
 
 @app.command()
 def status() -> None:
-    """Show every server: what it is doing, version, memory, address. Exit code 1 unless all are ready."""
+    """Show what every server is doing. Exit code 1 unless all are ready."""
     with told():
-        found = chosen_backend().status()
+        backend = chosen_backend()
+        found = backend.status()
         screen.print(status_table(found))
-        if any(server.phase != Phase.READY for server in found):
+        if any(server.phase != Phase.READY for server in found) or not backend.is_up():
             raise typer.Exit(1)
 
 
 @app.command()
 def doctor() -> None:
-    """Check this machine, then make a real round trip through each server. Exit code 1 if anything fails."""
+    """Check the machine and try each server out. Exit code 1 if anything fails."""
     from workshop.stack.doctor import examine
 
     with told():
         table = Table("", "check", "seen", "what to try", box=None, pad_edge=False, header_style="bold")
         table.columns[2].overflow = table.columns[3].overflow = "fold"
         failed = 0
-        with Live(table, console=screen, auto_refresh=False, vertical_overflow="visible") as live:
+        with screen.status("looking …") as status:  # on a terminal, what is being looked at
             for finding in examine(chosen_backend()):
                 failed += not finding.ok
                 mark = "[green]✓[/]" if finding.ok else "[bold red]✗[/]"
                 table.add_row(mark, *map(escape, (finding.what, finding.seen, finding.remedy)))
-                live.refresh()
-        end_line(screen)
+                status.update(f"looked at {finding.what} …")
+        screen.print(table)
         screen.print("[green]all is well[/]" if not failed else f"[bold red]{failed} of the checks failed[/]")
         if failed:
             raise typer.Exit(1)
@@ -100,7 +104,7 @@ def reset(
             from workshop.stack.namespace import reset as drop_all
 
             names = drop_all(backend.urls())
-            progress.print(f"dropped {len(names)} namespaces{': ' if names else ''}{', '.join(names)}")
+            progress.print(f"dropped: {', '.join(names)}" if names else "there was no namespace to drop")
 
 
 @app.command()
@@ -152,14 +156,14 @@ def env() -> None:
 
 @app.command(name="exec", context_settings={"ignore_unknown_options": True})
 def exec_(command: Annotated[list[str], typer.Argument(help="The command and its arguments.")]) -> None:
-    """Run a command on the stack; take down at its end, however it ends, only what it brought up."""
+    """Run a command on the stack; take down only what it brought up."""
     with told():
         backend = chosen_backend(ephemeral=True)
         try:
             bring_up(backend, quiet_if_up=True)
             code = run(command, {**os.environ, **backend.urls()})
         finally:
-            backend.release()
+            backend.release()  # takes a few seconds if nobody else uses the stack
         raise typer.Exit(code)
 
 
@@ -169,9 +173,13 @@ def told() -> Iterator[None]:
     try:
         yield
     except StackError as error:
-        progress.print(f"[bold red]error:[/] {escape(error.what)}", highlight=False)
+        progress.print(f"[bold red]error:[/] {escape(error.what)}", highlight=False, soft_wrap=True)
         if error.remedy:
-            progress.print(f"  [bold]try:[/] {escape(error.remedy)}", highlight=False)
+            progress.print(f"  [bold]try:[/] {escape(error.remedy)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except OSError as error:  # a disk that is full, a process that does not die
+        progress.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        progress.print("  [bold]try:[/] `workshop doctor` checks disk, memory and packages", soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         progress.print("interrupted; nothing was left half-done")
@@ -182,9 +190,10 @@ def bring_up(backend: Backend, *, quiet_if_up: bool = False) -> None:
     """Bring a stack up with a live table of what is starting. Raises StackError, also for one that limps."""
     if backend.is_up():
         backend.up()
-        if limping := [server.name for server in backend.status() if server.phase == Phase.DEAD]:
-            remedy = " && ".join(f"workshop restart {name}" for name in limping)
-            raise StackError(f"the stack is up, but dead: {', '.join(limping)}", f"`{remedy}`")
+        if limping := [server for server in backend.status() if server.phase in CURES]:
+            told = ", ".join(f"{server.name} is {server.phase}" for server in limping)
+            cures = " && ".join(f"workshop {CURES[server.phase]} {server.name}" for server in limping)
+            raise StackError(f"the stack is up, but {told}", f"`{cures}`")
         if not quiet_if_up:
             progress.print("the stack is up; `workshop status` shows it")
         return
@@ -204,8 +213,11 @@ def bring_up(backend: Backend, *, quiet_if_up: bool = False) -> None:
             rows[name] = (phase, seconds, detail)
             live.update(drawn(), refresh=True)
 
-        backend.up(on_progress)
-    end_line(progress)
+        try:
+            backend.up(on_progress)
+        finally:
+            live.stop()
+            end_line(progress)
     progress.print(f"the stack is up after {time.monotonic() - began:.1f} s")
 
 

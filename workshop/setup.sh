@@ -133,7 +133,7 @@ make_venv() {
     rm -f .venv/.showcase-stamp
     say 'installing Python packages into .venv'
     UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_PREFERENCE=${UV_PYTHON_PREFERENCE:-system} \
-        "$uv" sync --locked --all-groups
+        "$uv" sync --quiet --locked --all-groups
     stamp >.venv/.showcase-stamp
 }
 

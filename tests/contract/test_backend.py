@@ -306,7 +306,7 @@ def test_external_names_the_variables_that_are_missing() -> None:
     assert {status.phase for status in backend.status()} == {Phase.DOWN}
 
 
-@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "redis://u:wrong@HERE/0", "http://HERE", "nonsense"])
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "redis://u:wrong@HERE/0", "http://HERE"])
 def test_external_names_each_server_that_does_not_answer(servers: LocalBackend, url: str) -> None:
     servers.up()
     urls = dict(servers.urls())
@@ -317,6 +317,18 @@ def test_external_names_each_server_that_does_not_answer(servers: LocalBackend, 
         backend.up()
     assert "mail" not in error.value.what
     assert [status.phase for status in backend.status()] == [Phase.DEAD, Phase.READY]
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "redis://u:SECRET/x@HERE/0", "redis://u:SECRET%zz@HERE/0", "redis://u:SECRET@[HERE/0"]
+)
+def test_external_names_a_variable_that_holds_no_url_but_never_its_password(servers: LocalBackend, url: str) -> None:
+    servers.up()
+    backend = ExternalBackend(RUNNING, {**servers.urls(), "SHOWCASE_REDIS_STATE_URL": url})
+    for call in (backend.up, backend.urls, backend.status):
+        with pytest.raises(StackError, match="SHOWCASE_REDIS_STATE_URL is not set to a URL") as error:
+            call()
+        assert "SECRET" not in error.value.what + error.value.remedy
 
 
 def test_external_waits_no_longer_for_a_paused_server_than_it_said(servers: LocalBackend) -> None:

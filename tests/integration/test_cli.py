@@ -75,6 +75,9 @@ def test_a_paused_server_is_shown_and_the_doctor_says_how_to_go_on(up: Home) -> 
 
     result = up.workshop("status")
     assert (result.code, states(result.output)["redis-state"]) == (1, "paused")
+    result = up.workshop("up")
+    assert (result.code, "redis-state is paused" in result.errors) == (1, True)
+    assert "`workshop resume redis-state`" in result.errors
     result = up.workshop("doctor")
     assert result.code == 1
     assert re.search(r"✗ +redis-state +paused +`workshop resume redis-state`", result.output), result.output

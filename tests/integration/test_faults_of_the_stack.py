@@ -7,14 +7,17 @@ import os
 import secrets
 import signal
 import time
+from contextlib import closing
 
 import psutil
 import psycopg
 import pytest
+from pika.exceptions import AMQPError
 
 from tests.integration.contents import GET, KEEPERS, KEPT, PUT
 from tests.integration.stacks import phases, pids_of, runs, wait_until
 from workshop.stack import SERVERS, NotReady, Phase, ServerStatus, StackError
+from workshop.stack.local import rabbitmq
 from workshop.stack.local.backend import LocalBackend
 from workshop.stack.local.catalogue import SERVERS_BY_NAME
 
@@ -140,7 +143,7 @@ def test_a_dead_server_can_be_neither_paused_nor_killed(whole: LocalBackend) -> 
 
 
 def test_a_pause_of_postgresql_reaches_the_connections_that_are_open(whole: LocalBackend) -> None:
-    with psycopg.connect(whole.urls()["SHOWCASE_POSTGRES_URL"]) as session:
+    with closing(psycopg.connect(whole.urls()["SHOWCASE_POSTGRES_URL"])) as session:
         row = session.execute("SELECT pg_backend_pid()").fetchone()
         assert row is not None
         whole.act("postgres", "pause")
@@ -150,7 +153,7 @@ def test_a_pause_of_postgresql_reaches_the_connections_that_are_open(whole: Loca
 
 
 def test_paused_connections_of_a_postgresql_that_was_killed_do_not_outlive_it(whole: LocalBackend) -> None:
-    with psycopg.connect(whole.urls()["SHOWCASE_POSTGRES_URL"]) as session:
+    with closing(psycopg.connect(whole.urls()["SHOWCASE_POSTGRES_URL"])) as session:
         row = session.execute("SELECT pg_backend_pid()").fetchone()
         assert row is not None
         connection = psutil.Process(row[0])
@@ -162,6 +165,16 @@ def test_paused_connections_of_a_postgresql_that_was_killed_do_not_outlive_it(wh
         assert phases(whole)["postgres"] == Phase.READY
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
+
+
+def test_no_step_on_a_connection_to_rabbitmq_waits_long_for_a_broker_that_was_paused(whole: LocalBackend) -> None:
+    connection = rabbitmq.connect(whole.urls()["SHOWCASE_RABBITMQ_URL"], 3.0)
+    whole.act("rabbitmq", "pause")
+    began = time.monotonic()
+    with pytest.raises(AMQPError):
+        connection.channel()
+    assert time.monotonic() - began < 3.0 + SLACK_S
+    whole.act("rabbitmq", "resume")
 
 
 def test_a_restart_that_fails_prints_the_end_of_the_log_and_the_next_one_succeeds(whole: LocalBackend) -> None:

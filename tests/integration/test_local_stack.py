@@ -476,6 +476,20 @@ def test_an_ephemeral_stack_goes_with_its_last_user(home: Home) -> None:
     assert home.processes() == []
 
 
+def test_an_ephemeral_stack_stays_as_long_as_somebody_is_attached_to_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOWCASE_STATE_HOME", str(home.path))
+    backend = home.backend(ephemeral=True)
+    backend.up()
+    with Stack.attach() as stack:
+        backend.release()
+        assert home.backend().is_up()
+        assert stack.server("mail").status().phase == Phase.READY
+    assert not home.backend().is_up()
+    assert home.processes() == []
+
+
 def test_an_ephemeral_stack_goes_with_its_last_user_that_was_killed(home: Home) -> None:
     one, other = User(home, kind="ephemeral").go(), User(home, kind="ephemeral").go()
     assert one.told() == other.told()

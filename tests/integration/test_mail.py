@@ -83,6 +83,19 @@ def test_a_message_is_listed_with_its_addresses_and_read_whole(mail: LocalBacken
     assert whole.items() >= summary.items()
 
 
+def test_all_recipients_are_listed_also_those_whom_only_the_envelope_names(
+    mail: LocalBackend, api: httpx.Client
+) -> None:
+    send(mail.urls(), a_message(Cc="cy@example.org", Bcc="dee@example.org"))
+    (summary,) = listed(api)["messages"]
+    addresses = {header: [one["Address"] for one in summary[header]] for header in ("To", "Cc", "Bcc")}
+    assert addresses == {
+        "To": ["ann@example.org", "bob@example.org"],
+        "Cc": ["cy@example.org"],
+        "Bcc": ["dee@example.org"],
+    }
+
+
 def test_messages_are_listed_newest_first_and_page_by_page(mail: LocalBackend, api: httpx.Client) -> None:
     send(mail.urls(), *(a_message(f"number {number}") for number in range(5)))
     page = listed(api, start=1, limit=2)

@@ -187,8 +187,7 @@ def test_a_stack_whose_creator_is_killed_before_it_is_up_ends_by_itself(home: Ho
     wait_until(lambda: home.folder.state.exists() and "redis-state" in pids_of(home.folder))
     creator.kill()
     ended(creator)
-    wait_until(lambda: home.processes() == [])
-    assert not home.backend().is_up()
+    wait_until(lambda: home.processes() == [] and not home.backend().is_up())
 
 
 def test_an_up_that_finds_one_whose_creator_was_killed_ends_with_a_stack(home: Home) -> None:

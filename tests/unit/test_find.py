@@ -6,6 +6,7 @@ for the real one is run by set-up, once, and by nothing else.
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,8 @@ for argument; do
 done
 mkdir -p "$folder"
 echo half >"$folder/kafka.jar"
-while [ -n "${GATE-}" ] && [ ! -e "$GATE" ]; do sleep 0.02; done
+while [ -n "${GATE-}" ] && [ ! -e "$GATE" ]; do echo half >"$folder/part-$$.jar"; sleep 0.02; done
+rm -f "$folder/part-$$.jar"
 cp "$PLUGIN" "$folder/debezium-connector-postgres-plugin.tar.gz"
 echo whole >"$folder/kafka.jar"
 """
@@ -141,7 +143,7 @@ def test_an_older_postgres_is_told(path: Path, says: str) -> None:
     script(path / "postgres", f"echo '{says}'")
     with pytest.raises(StackError, match=rf"{path}/postgres is .*older than 16".replace("(", r"\(")) as caught:
         postgres.find_binaries()
-    assert "uv sync" in caught.value.remedy
+    assert "make setup" in caught.value.remedy
 
 
 def test_no_postgres_at_all_is_told(path: Path) -> None:
@@ -167,6 +169,16 @@ def test_a_link_that_waits_where_postgresqls_folder_is_to_be_is_not_followed(tmp
     with pytest.raises(StackError, match="belongs to somebody else"):
         own(tmp_path / "data", "nobody")
     assert (tmp_path / "precious").stat().st_uid == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a folder that belongs to somebody else")
+def test_a_strangers_folder_that_waits_where_postgresqls_is_to_be_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    shutil.chown(tmp_path / "data", 12345)
+    with pytest.raises(StackError, match="belongs to somebody else"):
+        own(tmp_path / "data", "nobody")
+    shutil.chown(tmp_path / "data", "nobody")
+    own(tmp_path / "data", "nobody")
 
 
 # -- MongoDB
@@ -270,7 +282,7 @@ class Maven:
     def __init__(self, folder: Path) -> None:
         self.calls = folder / "calls"
         self.calls.touch()
-        self.gate = folder / "gate"
+        self.gates: list[Path] = []
         connector = folder / "connector.jar"
         connector.write_text("connector")
         with tarfile.open(folder / "plugin.tar.gz", "w:gz") as plugin:
@@ -290,14 +302,19 @@ class Maven:
         """Start to fetch; Maven then waits half-way until `open_gate`."""
         return subprocess.Popen(
             [sys.executable, "-c", FETCH],
-            env={**self.environment, **({"GATE": str(self.gate)} if held else {})},
+            env={**self.environment, **({"GATE": str(self.new_gate())} if held else {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
+    def new_gate(self) -> Path:
+        self.gates.append(self.calls.with_name(f"gate-{len(self.gates)}"))
+        return self.gates[-1]
+
     def open_gate(self) -> None:
-        self.gate.touch()
+        """Let the Maven that was started last go on."""
+        self.gates[-1].touch()
 
     def is_half_way(self) -> bool:
         return any(self.cache.glob("*/libs/kafka.jar"))
@@ -308,8 +325,11 @@ class Maven:
 
 
 @pytest.fixture
-def maven(tmp_path: Path) -> Maven:
-    return Maven(tmp_path)
+def maven(tmp_path: Path) -> Iterator[Maven]:
+    maven = Maven(tmp_path)
+    yield maven
+    for gate in maven.gates:
+        gate.touch()
 
 
 def fetched(fetching: "subprocess.Popen[str]") -> Path:
@@ -372,6 +392,7 @@ def test_an_interrupted_fetch_leaves_nothing_half_done(maven: Maven, number: sig
         maven.open_gate()
         folder = fetched(again)
     assert (folder / "libs" / "kafka.jar").read_text() == "whole\n"
+    assert [path.name for path in (folder / "libs").iterdir()] == ["kafka.jar"]
     assert (folder / "plugins").exists()
 
 

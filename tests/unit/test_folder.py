@@ -1,5 +1,6 @@
 """A stack's state folder: whose it is, what is written in it, its locks."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -250,6 +252,21 @@ def waiting(folder: Folder) -> Iterator["list[bool]"]:
 
 def test_whoever_waited_while_the_folder_was_removed_gets_the_lock_of_the_new_one(waiting: "list[bool]") -> None:
     assert waiting == [True]
+
+
+def test_a_lock_of_a_folder_that_was_removed_at_the_last_moment_is_not_taken_for_one(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remove_first(file: IO[bytes], operation: int) -> None:
+        monkeypatch.undo()
+        shutil.rmtree(folder.path)
+        folder.make()
+        (folder.path / "starting.lock").touch()
+        fcntl.flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with folder.lock("starting"):
+        assert folder.is_held("starting")
 
 
 def test_a_lock_in_a_folder_that_is_gone_is_told(folder: Folder) -> None:

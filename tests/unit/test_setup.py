@@ -339,7 +339,7 @@ def test_a_second_run_changes_nothing(machine: Machine) -> None:
 def test_packages_are_exactly_those_of_the_lock(machine: Machine) -> None:
     machine.with_uv().setup("venv")
 
-    assert "uv sync --locked --all-groups" in machine.calls()
+    assert "uv sync --quiet --locked --all-groups" in machine.calls()
 
 
 @pytest.mark.parametrize("file", ["pyproject.toml", "uv.lock"])
@@ -472,7 +472,7 @@ def test_a_uv_on_path_that_is_too_old_is_passed_over(machine: Machine) -> None:
     assert machine.setup("venv").returncode == 0
 
     assert machine.calls("uv sync") == []
-    assert machine.calls("new-uv sync") == ["new-uv sync --locked --all-groups"]
+    assert machine.calls("new-uv sync") == ["new-uv sync --quiet --locked --all-groups"]
 
 
 def test_a_fetch_of_uv_that_fails_leaves_nothing_behind(machine: Machine) -> None:

@@ -71,6 +71,9 @@ class ComposeBackend:
     def reset(self) -> None:
         self._remove("--volumes", "--timeout", "1")
 
+    def lease(self) -> None:
+        """Nothing to take: containers stay until somebody takes them down."""
+
     def release(self) -> None:
         """Take the containers down if they are ephemeral and this object brought them up."""
         if self.ephemeral and self.started:

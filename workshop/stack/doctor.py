@@ -17,12 +17,11 @@ from typing import Any
 import httpx
 import psutil
 
-from workshop.stack.local.backend import LocalBackend, free_bytes
+from workshop.stack.local.backend import LocalBackend
 from workshop.stack.model import URL_VARIABLES, Backend, NotReady, Phase, StackError, Urls, credentials, url_of
 
 DEADLINE_S = 15.0
-LEAST_MEMORY_BYTES = 2 * 1024**3
-LEAST_DISK_BYTES = 2 * 1024**3
+LEAST_MEMORY_BYTES = 1024**3
 OLDEST_PYTHON = (3, 11)
 
 
@@ -54,15 +53,17 @@ def machine() -> Iterator[Finding]:
         "memory",
         available >= LEAST_MEMORY_BYTES,
         f"{available / 2**30:.1f} GiB available on {os.cpu_count()} cores",
-        "" if available >= LEAST_MEMORY_BYTES else "the servers take about 1 GiB: close something large",
+        "" if available >= LEAST_MEMORY_BYTES else "the servers take about 700 MiB: close something large",
     )
 
 
 def disk(backend: LocalBackend) -> Finding:
     """Room where the servers keep their data."""
-    free = free_bytes(backend.folder)
-    enough = free >= LEAST_DISK_BYTES
-    remedy = "" if enough else "free some space, or set SHOWCASE_STATE_HOME to a folder on another disk"
+    from workshop.stack.local.supervisor import FREE_SPACE, LEAST_FREE_BYTES, free_bytes
+
+    free = free_bytes(backend.folder.path)
+    enough = free >= LEAST_FREE_BYTES
+    remedy = "" if enough else FREE_SPACE
     return Finding("disk", enough, f"{free / 2**30:.1f} GiB free", remedy)
 
 
@@ -80,8 +81,6 @@ def packages() -> Iterator[Finding]:
 def servers(backend: Backend) -> Iterator[Finding]:
     """State and round trip of every server."""
     try:
-        if not backend.is_up():
-            raise StackError("the stack is not up", "`make up`, or `workshop up`, starts it")
         urls = backend.urls()
         found = {status.name: status for status in backend.status()}
     except StackError as error:
@@ -91,6 +90,9 @@ def servers(backend: Backend) -> Iterator[Finding]:
         if name not in found:
             continue
         status = found[name]
+        if waits := [other for other in NEEDS.get(name, ()) if other in found and found[other].phase != Phase.READY]:
+            yield Finding(name, False, f"needs {' and '.join(waits)}", "that first")
+            continue
         if status.phase != Phase.READY:
             how = "resume" if status.phase == Phase.PAUSED else "restart"
             seen = f"{status.phase}{': ' if status.detail else ''}{status.detail}"
@@ -124,16 +126,15 @@ def only(urls: Urls, *names: str) -> dict[str, str]:
 
 def postgres(urls: Urls) -> str:
     """A committed transaction, read back by another session."""
-    import psycopg
-
     from workshop.stack.namespace import Namespace
+    from workshop.stack.namespace.postgres import session
 
     with Namespace.create(only(urls, "postgres")) as names:
-        with psycopg.connect(names.postgres_url, connect_timeout=5) as session:
-            session.execute("CREATE TABLE trip (id int PRIMARY KEY, note text NOT NULL)")
-            session.execute("INSERT INTO trip VALUES (1, 'there')")
-        with psycopg.connect(names.postgres_url, connect_timeout=5) as session:
-            row = session.execute("SELECT note FROM trip WHERE id = 1").fetchone()
+        with session(names.postgres_url, DEADLINE_S, autocommit=False) as db:
+            db.execute("CREATE TABLE trip (id int PRIMARY KEY, note text NOT NULL)")
+            db.execute("INSERT INTO trip VALUES (1, 'there')")
+        with session(names.postgres_url, DEADLINE_S) as db:
+            row = db.execute("SELECT note FROM trip WHERE id = 1").fetchone()
     expect(row == ("there",), f"committed 'there', read {row}")
     return "a transaction"
 
@@ -229,11 +230,11 @@ def kafka(urls: Urls) -> str:
 
 def connect(urls: Urls) -> str:
     """A change of a row, seen on Kafka: commit to consumer in milliseconds."""
-    import psycopg
     from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 
     from workshop.stack.local.kafka import client_config
     from workshop.stack.namespace import Namespace
+    from workshop.stack.namespace.postgres import session
 
     config = client_config(urls)
     with Namespace.create(only(urls, "postgres", "kafka", "connect")) as names:
@@ -250,9 +251,9 @@ def connect(urls: Urls) -> str:
             consumer.assign([TopicPartition(f"{names.topic_prefix}public.heartbeat", 0, OFFSET_END)])
             consumer.poll(0.5)  # the position is fixed by the first poll
             latencies = []
-            with psycopg.connect(names.postgres_url, connect_timeout=5, autocommit=True) as session:
+            with session(names.postgres_url, DEADLINE_S) as db:
                 for _ in range(5):
-                    session.execute("UPDATE heartbeat SET beat_at = clock_timestamp()")
+                    db.execute("UPDATE heartbeat SET beat_at = clock_timestamp()")
                     committed = time.perf_counter()
                     record = consumer.poll(DEADLINE_S)
                     expect(record is not None and record.error() is None, "the change did not reach Kafka")
@@ -280,7 +281,8 @@ def mail(urls: Urls) -> str:
     return "a mail sent and read back"
 
 
-TRIPS: Mapping[str, Trip] = {
+NEEDS = {"connect": ("postgres", "kafka")}
+TRIPS: Mapping[str, Trip] = {  # Connect last of those it needs
     "postgres": postgres,
     "mongo": mongo,
     "redis-cache": redis_cache,

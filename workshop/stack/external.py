@@ -56,6 +56,9 @@ class ExternalBackend:
         """Raises StackError: what they hold is not ours."""
         raise StackError("the data of servers that are not ours is not removed", NOT_OURS)
 
+    def lease(self) -> None:
+        """Nothing to take."""
+
     def release(self) -> None:
         """Nothing was taken."""
 
@@ -65,7 +68,10 @@ class ExternalBackend:
     def urls(self) -> Urls:
         if missing := self._missing():
             raise StackError(f"the environment does not say {', '.join(missing)}", "export them: see .env.example")
-        return {variable: self.environ[variable] for variable in variables(self.names)}
+        urls = {variable: self.environ[variable] for variable in variables(self.names)}
+        for variable in urls:
+            url_of(urls, variable)  # says which one is wrong, before some driver does with the password in it
+        return urls
 
     def status(self) -> list[ServerStatus]:
         if self._missing():

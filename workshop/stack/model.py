@@ -1,5 +1,6 @@
 """The words every part of the stack shares: its servers, their states, its errors."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +11,9 @@ SERVERS = ("postgres", "mongo", "redis-cache", "redis-state", "rabbitmq", "kafka
 """Every server of a whole stack, in the order in which people list them."""
 
 Action = Literal["kill", "pause", "resume", "restart"]
+
+
+BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class StackError(Exception):
@@ -73,6 +77,9 @@ class Backend(Protocol):
     def reset(self) -> None:
         """Take the servers down and remove all their data."""
 
+    def lease(self) -> None:
+        """Keep an ephemeral stack up until `release`, or until this process ends. Raises StackError."""
+
     def release(self) -> None:
         """Give back what this object took: an ephemeral stack that nobody else uses goes down."""
 
@@ -116,9 +123,18 @@ URL_VARIABLES: Mapping[str, tuple[str, ...]] = {
 
 def url_of(urls: Urls, variable: str) -> SplitResult:
     """The parsed URL in `variable`. Raises StackError when it is missing or has no host."""
-    parsed = urlsplit(urls.get(variable, ""))
-    if not parsed.hostname:
-        raise StackError(f"{variable} is not set to a URL", "run `workshop up`, or export it: see .env.example")
+    try:
+        parsed = urlsplit(urls.get(variable, ""))
+        valid = (
+            bool(parsed.hostname) and (parsed.port is None or parsed.port > 0) and not BAD_ESCAPE.search(parsed.netloc)
+        )
+    except ValueError:
+        valid = False
+    if not valid:  # never with the URL, nor with what a parser says of it: there is a password in it
+        raise StackError(
+            f"{variable} is not set to a URL that can be read",
+            "run `workshop up`; or export it with user and password percent-encoded: see .env.example",
+        )
     return parsed
 
 

@@ -30,10 +30,11 @@ class Stack:
 
     @classmethod
     def attach(cls) -> "Stack":
-        """The stack that is up. Raises StackError when none is."""
+        """The stack that is up, which stays up until `close` even if it is ephemeral. Raises StackError."""
         stack = cls(chosen_backend())
         if not stack.backend.is_up():
             raise StackError("the stack is not up", "run `workshop up`")
+        stack.backend.lease()
         return stack
 
     @classmethod
@@ -52,6 +53,8 @@ class Stack:
 
         Raises StackError.
         """
+        if not servers:
+            raise StackError("no server is named", f"there are {', '.join(SERVERS)}")
         backend = LocalBackend(Folder.of_checkout().fresh_private(), servers, ephemeral=True, private=True)
         backend.up(on_progress)
         return cls(backend)
@@ -113,7 +116,10 @@ class ServerHandle:
 
     def status(self) -> ServerStatus:
         """What it is doing now."""
-        return next(status for status in self.backend.status() if status.name == self.name)
+        for status in self.backend.status():
+            if status.name == self.name:
+                return status
+        raise StackError(f"this stack has no {self.name}", "name it when you make the stack")
 
     def _act(self, action: Action) -> None:
         self.backend.act(self.name, action)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -356,11 +355,3 @@ class LocalBackend:
 def identity_in(record: Json) -> Identity | None:
     """The identity that a server's record holds, if it got that far."""
     return Identity(record["pid"], record["started"]) if "pid" in record else None
-
-
-def free_bytes(folder: Folder) -> int:
-    """Free space, in bytes, where the state folder is or will be."""
-    path = folder.path
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free

@@ -108,8 +108,10 @@ class Folder:
 
     def remove(self) -> None:
         """Remove everything; nothing may be running."""
-        shutil.rmtree(self.postgres, ignore_errors=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        for path in (self.postgres, self.path):
+            shutil.rmtree(path, ignore_errors=True)
+            if os.path.lexists(path):
+                raise StackError(f"{path} cannot be removed entirely", "see who owns what is in it")
 
     # -- what is written in it
 
@@ -130,7 +132,10 @@ class Folder:
 
     def read_state(self) -> Json:
         """What the supervisor last wrote; empty when there was none. Raises StackError when damaged."""
-        return read_json(self.state) if self.state.exists() else {}
+        try:
+            return read_json(self.state)
+        except FileNotFoundError:
+            return {}
 
     # -- its locks
 
@@ -192,10 +197,10 @@ def write_json(path: Path, content: Json) -> None:
 
 
 def read_json(path: Path) -> Json:
-    """The JSON object in a file. Raises StackError when it holds something else."""
+    """The JSON object in a file. Raises FileNotFoundError, or StackError when it holds something else."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         content = error
     if not isinstance(content, dict):
         raise StackError(

