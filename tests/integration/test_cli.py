@@ -152,7 +152,7 @@ def test_the_doctor_says_what_is_missing_when_nothing_is_there(tmp_path: Path) -
 
     assert result.code == 1
     assert re.search(r"✗ +kafka installed +the Java in \S*no-java\s+does\s+not run", result.output), result.output
-    assert re.search(r"✗ +stack +the stack is not up +`make up`", result.output), result.output
+    assert re.search(r"✗ +stack +the stack is not up +run `workshop up`", result.output), result.output
 
 
 def test_without_its_packages_the_command_line_says_what_to_do() -> None:

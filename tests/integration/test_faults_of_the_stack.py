@@ -173,7 +173,7 @@ def test_no_step_on_a_connection_to_rabbitmq_waits_long_for_a_broker_that_was_pa
     began = time.monotonic()
     with pytest.raises(AMQPError):
         connection.channel()
-    assert time.monotonic() - began < 3.0 + SLACK_S
+    assert time.monotonic() - began < 12.0 + SLACK_S
     whole.act("rabbitmq", "resume")
 
 

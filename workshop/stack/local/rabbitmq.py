@@ -101,9 +101,10 @@ class RabbitMQ:
 
 
 def connect(url: str, timeout_s: float) -> pika.BlockingConnection:
-    """A blocking connection none of whose steps outlasts the timeout by much.
+    """A blocking connection, made within the timeout.
 
-    Heartbeats bound the steps after connecting: pika gives up when the broker misses two of them.
+    What is done with it is bounded by heartbeats: pika, which adds 5 s to their interval, gives up on a broker that
+    misses two, so after 10 s and two thirds of the timeout.
     """
     parameters = pika.URLParameters(url)
     parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = timeout_s
