@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from workshop.stack import Phase, ServerStatus, StackError
-from workshop.stack.model import Backend
+from workshop.stack.model import CURES, Backend
 from workshop.stack.stack import ServerHandle, chosen_backend
 
 INTERRUPTED = 130
@@ -34,7 +34,6 @@ STYLES = {
     Phase.DEAD: "bold red",
     Phase.DOWN: "dim",
 }
-CURES = {Phase.DEAD: "restart", Phase.PAUSED: "resume"}
 ServerName = Annotated[str, typer.Argument(help="A server, as `workshop status` lists them.", show_default=False)]
 
 
@@ -191,9 +190,9 @@ def bring_up(backend: Backend, *, quiet_if_up: bool = False) -> None:
     if backend.is_up():
         backend.up()
         if limping := [server for server in backend.status() if server.phase in CURES]:
-            told = ", ".join(f"{server.name} is {server.phase}" for server in limping)
+            states = ", ".join(f"{server.name} is {server.phase}" for server in limping)
             cures = " && ".join(f"workshop {CURES[server.phase]} {server.name}" for server in limping)
-            raise StackError(f"the stack is up, but {told}", f"`{cures}`")
+            raise StackError(f"the stack is up, but {states}", f"`{cures}`")
         if not quiet_if_up:
             progress.print("the stack is up; `workshop status` shows it")
         return

@@ -18,7 +18,7 @@ import httpx
 import psutil
 
 from workshop.stack.local.backend import LocalBackend
-from workshop.stack.model import URL_VARIABLES, Backend, NotReady, Phase, StackError, Urls, credentials, url_of
+from workshop.stack.model import CURES, URL_VARIABLES, Backend, NotReady, Phase, StackError, Urls, credentials, url_of
 
 DEADLINE_S = 15.0
 LEAST_MEMORY_BYTES = 1024**3
@@ -94,7 +94,7 @@ def servers(backend: Backend) -> Iterator[Finding]:
             yield Finding(name, False, f"needs {' and '.join(waits)}", "that first")
             continue
         if status.phase != Phase.READY:
-            how = "resume" if status.phase == Phase.PAUSED else "restart"
+            how = CURES.get(status.phase, "restart")
             seen = f"{status.phase}{': ' if status.detail else ''}{status.detail}"
             yield Finding(name, False, seen, f"`workshop {how} {name}`")
             continue

@@ -44,6 +44,10 @@ class Phase(StrEnum):
     DOWN = "down"
 
 
+CURES: Mapping[Phase, Action] = {Phase.DEAD: "restart", Phase.PAUSED: "resume"}
+"""What makes a server ready again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
     """One server, as seen now.
