@@ -31,6 +31,7 @@ class Home:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.started: list[subprocess.Popen[str]] = []
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SHOWCASE_")},
             "SHOWCASE_STATE_HOME": str(path),
@@ -56,7 +57,7 @@ class Home:
 
     def start(self, *command: object, **environment: str) -> "subprocess.Popen[str]":
         """Start a command of this home, in a process group of its own."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(part) for part in command],
             cwd=CHECKOUT,
             env={**self.environment, **environment},
@@ -66,6 +67,8 @@ class Home:
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
 
     def processes(self) -> list[str]:
         """What runs of any stack of this home."""
@@ -115,12 +118,15 @@ def short_home(below: str = "/var/tmp") -> Iterator[Home]:  # noqa: S108 - made 
         for process in find_below(path):  # only after a failure
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        for child in home.started:  # one that a failed test did not wait for would be a zombie of the next tests
+            with child:
+                child.kill()
         shutil.rmtree(path, ignore_errors=True)
 
 
 def processes_below(path: Path) -> list[str]:
     """The processes that have to do with a folder, as text; empty when nothing is left."""
-    return [f"{process.pid} {describe(process)}" for process in find_below(path)]
+    return [f"{process.pid} {describe(process)[:200]}" for process in find_below(path)]
 
 
 def find_below(path: Path) -> list[psutil.Process]:
@@ -148,10 +154,15 @@ def places(process: psutil.Process) -> Iterator[str]:
 
 
 def describe(process: psutil.Process) -> str:
-    """A process's command line, for a message."""
-    with suppress(psutil.NoSuchProcess):
-        return " ".join(process.cmdline())[:200]
+    """A process's command line; it may have ended since it was found."""
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
     return "gone"
+
+
+def supervisors(home: Home) -> list[psutil.Process]:
+    """The supervisors that run in a home."""
+    return [process for process in find_below(home.path) if "workshop.stack.local.supervisor" in describe(process)]
 
 
 def wait_until(condition: Callable[[], object], *, within_s: float = WITHIN_S) -> None:

@@ -40,6 +40,7 @@ from tests.integration.stacks import (
     processes_below,
     short_home,
     supervisor_of,
+    supervisors,
     wait_until,
 )
 from workshop.stack import Phase, ServerStatus, Stack, StackError
@@ -128,9 +129,8 @@ def test_five_ups_at_once_are_one_stack(home: Home) -> None:
         user.go()
     assert len({user.told() for user in users}) == 1
     assert [user.end() for user in users] == [0] * 5
-    running = [process.cmdline() for process in find_below(home.path)]
-    assert sum("workshop.stack.local.supervisor" in command for command in running) == 1
-    assert len(running) == 1 + len(LIGHT)
+    assert len(supervisors(home)) == 1
+    assert len(home.processes()) == 1 + len(LIGHT)
 
 
 def test_up_and_down_at_once_never_leave_half_a_stack(home: Home) -> None:
@@ -157,7 +157,7 @@ def test_reset_and_up_at_once_never_mix(home: Home) -> None:
                 user.go()
             reset.result()
         assert {user.end() for user in users} <= {0, 1}
-        assert sum("workshop.stack.local.supervisor" in p.cmdline() for p in find_below(home.path)) <= 1
+        assert len(supervisors(home)) <= 1
         home.backend(["redis-state"]).up()
         assert phases(home.backend(["redis-state"])) == {"redis-state": "ready"}
 

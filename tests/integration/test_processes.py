@@ -20,6 +20,7 @@ from tests.integration.stacks import (
     WORKSHOP,
     Ended,
     Home,
+    describe,
     ended,
     find_below,
     phases,
@@ -27,6 +28,7 @@ from tests.integration.stacks import (
     processes_below,
     runs,
     supervisor_of,
+    supervisors,
     wait_until,
 )
 from workshop.stack import SERVERS, Phase, StackError
@@ -51,11 +53,6 @@ MIXED = ("postgres", "mongo", "redis-state", "rabbitmq", "mail")
 def start_up(home: Home, names: tuple[str, ...] = MIXED) -> "subprocess.Popen[str]":
     """Start to bring a stack up, in a process of its own."""
     return home.python(UP, home.folder.path, ",".join(names))
-
-
-def supervisors(home: Home) -> list[psutil.Process]:
-    """The supervisors that run in a home."""
-    return [p for p in find_below(home.path) if "workshop.stack.local.supervisor" in p.cmdline()]
 
 
 def kill_supervisor(home: Home) -> None:
@@ -257,16 +254,9 @@ def test_every_port_was_chosen_by_the_stack(whole: LocalBackend) -> None:
 def test_no_command_line_and_no_log_shows_the_password(whole: LocalBackend) -> None:
     _, password = credentials(url_of(whole.urls(), "SHOWCASE_POSTGRES_URL"))
     for process in psutil.process_iter():
-        assert password not in command_line(process)
+        assert password not in describe(process)
     for log in whole.folder.logs.iterdir():
         assert password not in log.read_text(errors="replace")
-
-
-def command_line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def test_whatever_holds_the_password_is_for_its_owners_eyes_only(whole: LocalBackend) -> None:
