@@ -1,0 +1,32 @@
+"""Who is calling, as every slice needs to know it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """What a caller may be allowed to do (RFC 6749 §3.3)."""
+
+    ORDERS_READ = "orders:read"
+    ORDERS_WRITE = "orders:write"
+    ORDERS_FOLLOW = "orders:follow"
+    """Follow the orders of all households, as the people behind the counter do."""
+    AUDIT_READ = "audit:read"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """A caller whose identity is proven.
+
+    Attributes:
+        subject: unique and stable, `households/7` or `staff/ada`.
+    """
+
+    subject: str
+    scopes: frozenset[str]
+
+    @property
+    def household_id(self) -> int | None:
+        """The household that is calling; None for staff and services."""
+        kind, _, number = self.subject.partition("/")
+        return int(number) if kind == "households" else None

@@ -1,0 +1,143 @@
+"""PostgreSQL: transactions with a deadline that holds even against a server that has stopped answering.
+
+SQLAlchemy gives the pool and the transactions, psycopg 3 the wire. Server-side timeouts are set as well, but a
+server that is paused keeps none of them. Cancelling is no way out either: psycopg would ask the server to
+cancel, and wait for it. So the deadline cuts the line.
+"""
+
+import asyncio
+import os
+import select
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import psycopg
+from sqlalchemy import event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from showcase.kernel.errors import Unavailable
+
+Wait = Callable[[float], Awaitable[bool]]
+
+
+class Database:
+    """One database, as one role.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`.
+        timeout_s: the longest that a transaction may take, its commit and the wait for a connection included.
+        connections: how many there may be at once; whoever finds none waits.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0, connections: int = 10) -> None:
+        self.timeout_s = timeout_s
+        self._url = url
+        self._open: dict[asyncio.Task[Any] | None, AsyncConnection] = {}
+        limit_ms = round(timeout_s * 1000)
+        self._engine = create_async_engine(
+            make_url(url).set(drivername="postgresql+psycopg"),
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=timeout_s,
+            connect_args={
+                "connect_timeout": max(2, round(timeout_s)),
+                "application_name": "showcase",
+                "options": f"-c statement_timeout={limit_ms} -c idle_in_transaction_session_timeout={2 * limit_ms}",
+            },
+        )
+        event.listen(self._engine.sync_engine, "checkout", _refuse_dead)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: commits at the end of the block, rolls back on any error.
+
+        Inside another one of the same task it is the same transaction, so that an order, its event and the
+        stored answer of its request become true together.
+
+        Raises Unavailable when the database does not answer in time or is away.
+        """
+        task = asyncio.current_task()
+        if task in self._open:
+            yield self._open[task]
+            return
+        with _translated():
+            async with self._engine.connect() as connection, self._deadline(connection), connection.begin():
+                self._open[task] = connection
+                try:
+                    yield connection
+                finally:
+                    del self._open[task]
+
+    @asynccontextmanager
+    async def _deadline(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert isinstance(driver, psycopg.AsyncConnection)
+        line = socket.socket(fileno=os.dup(driver.fileno()))  # a duplicate: psycopg may close its own before we cut
+
+        def cut() -> None:
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
+        timer = asyncio.get_running_loop().call_later(self.timeout_s, cut)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            line.close()
+
+    @asynccontextmanager
+    async def listening(self, channel: str) -> AsyncIterator[Wait]:
+        """Listen to a channel (LISTEN/NOTIFY) on a connection of its own.
+
+        Yields a function that waits for a notification, so many seconds at the most, and tells whether one came.
+        Raises Unavailable when the connection is lost.
+        """
+        with _translated():
+            connection = await psycopg.AsyncConnection.connect(
+                self._url, autocommit=True, connect_timeout=max(2, round(self.timeout_s))
+            )
+            try:
+                await asyncio.wait_for(connection.execute(f'LISTEN "{channel}"'), self.timeout_s)
+
+                async def wait(within_s: float) -> bool:
+                    with _translated():
+                        return [note async for note in connection.notifies(timeout=within_s, stop_after=1)] != []
+
+                yield wait
+            finally:
+                connection.pgconn.finish()  # `close` would wait for nobody either, but this cannot fail
+
+    async def ping(self) -> None:
+        """Raises Unavailable when the database does not answer."""
+        async with self.transaction() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._engine.dispose()
+
+
+def _refuse_dead(connection: Any, record: object, proxy: object) -> None:
+    """Have the pool replace a connection whose server has gone: an idle one has nothing to read but its end."""
+    poll = select.poll()
+    poll.register(connection.driver_connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        raise DisconnectionError
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what drivers say of a database that is away into one error of the domain."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError, TimeoutError) as error:
+        raise Unavailable("the database does not answer in time") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable("the connection to the database was lost") from error
+        raise

@@ -1,0 +1,90 @@
+"""The servers that one process uses: connected to when first asked for, pinged for readiness, closed together."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self
+
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+from redis.asyncio import Redis
+
+from showcase.platform import redis
+from showcase.platform.database import Database
+from showcase.platform.settings import Settings
+
+Ping = Callable[[], Awaitable[object]]
+Document = dict[str, Any]
+
+
+class Resources:
+    """Connections made from settings. Each property raises ValueError when its URL is not set.
+
+    No globals: two apps in one process have two of these.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.pings: dict[str, Ping] = {}
+        self._closing = AsyncExitStack()
+        self._databases: dict[str, Database] = {}
+
+    @property
+    def database(self) -> Database:
+        """The shop's own database."""
+        return self.database_of("")
+
+    def database_of(self, service: str) -> Database:
+        """The database as the role of a service."""
+        if service not in self._databases:
+            database = Database(
+                self.settings.url(f"{service}_postgres_url" if service else "postgres_url"),
+                timeout_s=self.settings.database_timeout_s,
+                connections=self.settings.database_connections,
+            )
+            self._databases[service] = database
+            self._register("postgres", database.ping, database.close)
+        return self._databases[service]
+
+    @cached_property
+    def redis_cache(self) -> Redis:
+        """What may be lost: answers that are kept to spare the database."""
+        client = redis.connect(self.settings.url("redis_cache_url"), timeout_s=self.settings.cache_timeout_s)
+        self._register("redis-cache", client.ping, client.aclose)
+        return client
+
+    @cached_property
+    def redis_state(self) -> Redis:
+        """What may not be lost: streams behind WebSockets, revocations, throttles."""
+        client = redis.connect(self.settings.url("redis_state_url"), timeout_s=self.settings.redis_timeout_s)
+        self._register("redis-state", client.ping, client.aclose)
+        return client
+
+    @cached_property
+    def mongo(self) -> AsyncDatabase[Document]:
+        """The database that the URL names."""
+        limit_ms = round(self.settings.mongo_timeout_s * 1000)
+        client: AsyncMongoClient[Document] = AsyncMongoClient(
+            self.settings.url("mongo_url"),
+            timeoutMS=limit_ms,
+            serverSelectionTimeoutMS=limit_ms,
+            tz_aware=True,
+            uuidRepresentation="standard",
+            appname="showcase",
+        )
+        database = client.get_default_database()
+        self._register("mongo", lambda: database.command("ping"), client.close)
+        return database
+
+    def _register(self, name: str, ping: Ping, close: Callable[[], Awaitable[object]]) -> None:
+        self.pings[name] = ping
+        self._closing.push_async_callback(close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._closing.aclose()

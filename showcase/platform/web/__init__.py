@@ -1,0 +1,1 @@
+"""HTTP: what every route of every slice has in common."""

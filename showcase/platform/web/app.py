@@ -1,0 +1,48 @@
+"""An app out of slices."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from showcase.platform.resources import Resources
+from showcase.platform.slices import Slice
+from showcase.platform.web import docs, health, problems
+from showcase.platform.web.callers import Authenticate
+from showcase.platform.web.envelope import Envelope
+
+
+def build(resources: Resources, slices: Sequence[Slice], authenticate: Authenticate) -> FastAPI:
+    """The app that serves some slices and closes its resources when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with resources, _all_running(slices):
+            yield
+
+    app = FastAPI(
+        title="Backend Architecture Showcase",
+        version="0.1.0",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.authenticate = authenticate
+    app.add_middleware(Envelope, max_body_bytes=resources.settings.max_body_bytes)
+    problems.install(app)
+    docs.install(app)
+    app.include_router(health.routes(resources.pings))
+    for slice_ in slices:
+        for router in slice_.routers:
+            app.include_router(router)
+    return app
+
+
+@asynccontextmanager
+async def _all_running(slices: Sequence[Slice]) -> AsyncIterator[None]:
+    """What slices do in the background of an app, while it serves."""
+    async with AsyncExitStack() as stack:
+        for slice_ in slices:
+            if slice_.running is not None:
+                await stack.enter_async_context(slice_.running())
+        yield

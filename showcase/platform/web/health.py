@@ -1,0 +1,39 @@
+"""`/health/live`: the process runs. `/health/ready`: whatever it needs answers, so it may be sent requests."""
+
+import asyncio
+from collections.abc import Mapping
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse
+
+from showcase.platform.resources import Ping
+
+PING_WITHIN_S = 2.0
+
+
+def routes(pings: Mapping[str, Ping]) -> APIRouter:
+    """Both routes.
+
+    Args:
+        pings: by the name of the resource; looked at with every request, so that later ones count.
+    """
+    router = APIRouter(prefix="/health", tags=["health"])
+
+    async def seen(ping: Ping) -> str:
+        try:
+            await asyncio.wait_for(ping(), PING_WITHIN_S)
+        except Exception as error:
+            return f"{type(error).__name__}: no answer"
+        return "ok"
+
+    @router.get("/live")
+    async def live() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/ready", responses={503: {"description": "one of the resources does not answer"}})
+    async def ready() -> JSONResponse:
+        checks = dict(zip(pings, await asyncio.gather(*map(seen, pings.values())), strict=True))
+        good = all(check == "ok" for check in checks.values())
+        return JSONResponse({"status": "ok" if good else "unavailable", "checks": checks}, 200 if good else 503)
+
+    return router

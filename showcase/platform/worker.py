@@ -1,0 +1,85 @@
+"""A process in the background: runs until it is told to stop, then finishes what it has begun."""
+
+import asyncio
+import random
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from showcase.kernel.errors import Unavailable
+
+log = structlog.get_logger()
+
+Work = Callable[[asyncio.Event], Awaitable[None]]
+"""What a worker does until the event is set."""
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 3.0
+STEADY_AFTER_S = 30.0
+
+
+async def run(name: str, work: Work, *, drain_s: float) -> None:
+    """Run some work until SIGTERM or SIGINT comes.
+
+    Args:
+        drain_s: how long what is in flight may then take to finish.
+
+    Raises TimeoutError when it takes longer, and what `work` raises.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    task = asyncio.ensure_future(work(stop))
+    log.info("started", worker=name)
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    try:
+        await asyncio.wait_for(task, drain_s if stop.is_set() else None)
+    finally:
+        log.info("stopped", worker=name)
+
+
+async def persist(attempt: Work, stop: asyncio.Event) -> None:
+    """Run `attempt` again, after a growing pause with jitter, whenever a server it needs is away.
+
+    Raises whatever else `attempt` raises.
+    """
+    pause_s = FIRST_PAUSE_S
+    while not stop.is_set():
+        began = asyncio.get_running_loop().time()
+        try:
+            await attempt(stop)
+            return
+        except Unavailable as error:
+            if asyncio.get_running_loop().time() - began > STEADY_AFTER_S:
+                pause_s = FIRST_PAUSE_S
+            log.warning("waiting for a server", why=error.detail, pause_s=round(pause_s, 2))
+        await wait(stop, pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+        pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+
+
+async def wait(stop: asyncio.Event, within_s: float) -> bool:
+    """Wait for `stop`, so many seconds at the most; whether it is set."""
+    try:
+        await asyncio.wait_for(stop.wait(), within_s)
+    except TimeoutError:
+        return False
+    return True
+
+
+def run_in_loop(main: Awaitable[None]) -> None:
+    """Run a coroutine in a fresh event loop: uvloop's, where there is one."""
+
+    async def started() -> None:
+        await main
+
+    if sys.platform == "win32":
+        asyncio.run(started())
+        return
+    import uvloop
+
+    uvloop.run(started())
