@@ -144,7 +144,7 @@ def place(household_id: HouseholdId, lines: Sequence[Line], reference: str = "")
         lines=tuple(lines),
         placed_at=system_clock(),
     )
-    return _told(order, PLACED, lines=[_line_data(line) for line in order.lines])
+    return _told(order, PLACED)
 
 
 _STEPS = {
@@ -163,21 +163,19 @@ def advance(order: Order, to: Status) -> Order:
     return _told(moved, event)
 
 
-def _told(order: Order, event: str, **more: object) -> Order:
-    """The order with one event of what has just happened to it."""
+def _told(order: Order, event: str) -> Order:
+    """The order with the event of what has just happened to it, which tells all of it: who hears asks nobody."""
     data = {
         "order_id": str(order.id),
         "household_id": order.household_id,
         "reference": order.reference,
         "status": order.status,
         "version": order.version,
-        "line_count": len(order.lines),
         "total_cents": order.total_cents,
-        **more,
+        "lines": [
+            {"product_id": line.product_id, "quantity": line.quantity, "total_cents": line.total_cents}
+            for line in order.lines
+        ],
     }
     happened = Event(type=event, source=SOURCE, subject=f"orders/{order.id}", data=data)
     return replace(order, events=(*order.events, happened))
-
-
-def _line_data(line: Line) -> dict[str, int]:
-    return {"product_id": line.product_id, "quantity": line.quantity, "total_cents": line.total_cents}

@@ -1,0 +1,156 @@
+"""The command line of the system: one command a process, all settings from the environment (`SHOWCASE_…`)."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from showcase.kernel.errors import DomainError
+from showcase.kernel.principal import Principal, Scope
+from showcase.platform.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def serve(
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535)] = 8000,
+    fd: Annotated[int | None, typer.Option(help="A listening socket to take instead of host and port.")] = None,
+    slices: Annotated[str, typer.Option(help="The patterns to serve, such as `shop,audit`; all if empty.")] = "",
+) -> None:
+    """Serve the app over HTTP."""
+    with told("app") as settings:
+        import uvicorn
+
+        from showcase.app import create_app
+        from showcase.composition import SLICES
+
+        config = uvicorn.Config(
+            create_app(settings, slices.split(",") if slices else SLICES),
+            host=host,
+            port=port,
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=round(settings.drain_s),
+            ws_max_size=65_536,
+            ws_per_message_deflate=False,
+        )
+        uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+
+
+@app.command()
+def relay() -> None:
+    """Move events from the outboxes to RabbitMQ."""
+    work("relay")
+
+
+@app.command()
+def worker(name: Annotated[str, typer.Argument(help="payment, stock, notice, shop or realtime")]) -> None:
+    """Handle the messages of one queue."""
+    work(name)
+
+
+@app.command()
+def audit() -> None:
+    """Store captured changes as audit records."""
+    work("audit")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest migration; harmless when it is there."""
+    with told("migrate") as settings:
+        from showcase import migrations
+
+        migrations.upgrade(settings.url("postgres_url"))
+
+
+@app.command()
+def seed() -> None:
+    """Load the catalogue and the households; harmless when they are there."""
+    with told("seed") as settings:
+        import psycopg
+
+        from showcase.shop import catalogue
+
+        with psycopg.connect(settings.url("postgres_url"), connect_timeout=10) as connection:
+            seeded = catalogue.seed(connection)
+        typer.echo(f"{seeded.products:,} products, {seeded.households:,} households")
+
+
+@app.command()
+def prune() -> None:
+    """Remove what need not be kept any longer: published events, handled ones, old answers."""
+    with told("prune") as settings:
+        from showcase import composition
+        from showcase.platform.resources import Resources
+
+        async def pruned() -> dict[str, int]:
+            async with Resources(settings) as resources:
+                return await composition.prune(resources)
+
+        for what, rows in asyncio.run(pruned()).items():
+            typer.echo(f"{what}: {rows:,}")
+
+
+@app.command()
+def token(
+    subject: Annotated[str, typer.Argument(help="Whom it stands for, such as `households/7`.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it allows; may be given several times.")],
+    minutes: Annotated[int, typer.Option(min=1, max=1_440)] = 60,
+) -> None:
+    """Issue an access token."""
+    with told("token") as settings:
+        import showcase.auth.wiring as auth
+
+        principal = Principal(subject=subject, scopes=frozenset(scope))
+        typer.echo(auth.tokens(settings).issue(principal, timedelta(minutes=minutes)))
+
+
+def work(name: str) -> None:
+    """Run a background process until it is told to stop."""
+    with told(name) as settings:
+        from showcase.composition import build_worker
+        from showcase.platform.resources import Resources
+        from showcase.platform.worker import run, run_in_loop
+
+        async def main() -> None:
+            async with Resources(settings) as resources:
+                await run(name, build_worker(resources, name), drain_s=settings.drain_s)
+
+        run_in_loop(main())
+
+
+@contextmanager
+def told(process: str) -> Iterator[Settings]:
+    """Settings from the environment; what goes wrong becomes one clear line and an exit code."""
+    from showcase.platform import logs
+
+    logs.configure(process)
+    try:
+        yield Settings()
+    except ValidationError as error:
+        for wrong in error.errors():
+            name = "".join(f"SHOWCASE_{str(part).upper()}: " for part in wrong["loc"])
+            typer.echo(f"error: {name}{wrong['msg'].removeprefix('Value error, ')}", err=True)
+        raise typer.Exit(2) from None
+    except (ValueError, LookupError) as error:
+        typer.echo(f"error: {error.args[0] if error.args else error}", err=True)
+        raise typer.Exit(2) from None
+    except DomainError as error:
+        typer.echo(f"error: {error.detail}", err=True)
+        raise typer.Exit(1) from None
+    except TimeoutError:
+        typer.echo("error: what was in flight did not finish in time", err=True)
+        raise typer.Exit(1) from None
+
+
+def main() -> None:
+    """`showcase …`, `python -m showcase …`."""
+    app()

@@ -1,0 +1,154 @@
+"""Where everything is plugged together: the only module that knows all slices.
+
+What one slice needs of another it asks for as a port; here each port gets its plug.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+import showcase.audit.wiring as audit
+import showcase.caching.wiring as caching
+import showcase.messaging.wiring as messaging
+import showcase.realtime.wiring as realtime
+import showcase.shop.wiring as shop
+from showcase.caching import Cache, Kind
+from showcase.messaging.application import Handle
+from showcase.messaging.domain import Queue, Topology
+from showcase.messaging.infrastructure.outbox import SqlInbox, SqlOutbox
+from showcase.platform.resources import Resources
+from showcase.platform.settings import Settings
+from showcase.platform.slices import Slice
+from showcase.platform.worker import Work
+from showcase.services import notice, payment, stock
+from showcase.shop.application import Product, Products, Shop
+from showcase.shop.domain import OrderId, ProductId
+from showcase.shop.infrastructure import SqlOrders, SqlProducts
+
+SLICES = ("shop", "audit", "realtime")
+AUDITED = ("public.orders", "public.order_lines", "payment.charges")
+
+TOPOLOGY = Topology(
+    [
+        Queue(name="payment", types=payment.TAKES),
+        Queue(name="stock", types=stock.TAKES),
+        Queue(name="notice", types=notice.TAKES),
+        Queue(name="shop", types=shop.TAKES),
+        Queue(name="realtime", types=("shop.order.#",)),
+    ]
+)
+OUTBOXES = ("public", payment.SCHEMA, stock.SCHEMA)
+
+
+def build_slices(resources: Resources, names: Sequence[str] = SLICES) -> list[Slice]:
+    """The slices of an app. Raises LookupError for a name that is none."""
+    built: Mapping[str, Callable[[], Slice]] = {
+        "shop": lambda: shop.build(resources, _shop(resources, caching.build(resources))),
+        "audit": lambda: audit.build(resources),
+        "realtime": lambda: realtime.build(resources, _owner_of(resources)),
+    }
+    if unknown := sorted(set(names) - set(built)):
+        raise LookupError(f"there is no slice {', '.join(unknown)}, only {', '.join(built)}")
+    return [built[name]() for name in names]
+
+
+def build_worker(resources: Resources, name: str) -> Work:
+    """What a background process does. Raises LookupError for a name that is none."""
+    if name == "relay":
+        return messaging.relaying(resources, TOPOLOGY, OUTBOXES)
+    if name == "audit":
+        return audit.work(resources, AUDITED)
+    if name not in HANDLERS:
+        raise LookupError(f"there is no worker {name!r}, only {', '.join(HANDLERS)}")
+    return messaging.consuming(resources, TOPOLOGY, name, HANDLERS[name](resources))
+
+
+def _shop(resources: Resources, cache: Cache | None = None) -> Shop:
+    database = resources.database
+    products = SqlProducts(database)
+    return shop.use_cases(
+        resources,
+        events=SqlOutbox(database),
+        inbox=SqlInbox(database, "public", "shop"),
+        products=CachedProducts(products, cache, resources.settings) if cache else products,
+    )
+
+
+def _owner_of(resources: Resources) -> Callable[[UUID], Awaitable[int | None]]:
+    orders = SqlOrders(resources.database)
+    return lambda order_id: orders.owner(OrderId(order_id))
+
+
+def _payment(resources: Resources) -> Handle:
+    database, settings = resources.database_of(payment.SCHEMA), resources.settings
+    return payment.Payment(
+        database=database,
+        inbox=SqlInbox(database, payment.SCHEMA, "payment"),
+        events=SqlOutbox(database, payment.SCHEMA),
+        latency=settings.payment_latency,
+        limit_cents=settings.payment_limit_cents,
+    )
+
+
+def _stock(resources: Resources) -> Handle:
+    database = resources.database_of(stock.SCHEMA)
+    return stock.Stock(
+        database=database,
+        inbox=SqlInbox(database, stock.SCHEMA, "stock"),
+        events=SqlOutbox(database, stock.SCHEMA),
+    )
+
+
+def _notice(resources: Resources) -> Handle:
+    database, settings = resources.database_of(notice.SCHEMA), resources.settings
+    return notice.Notice(
+        database=database,
+        inbox=SqlInbox(database, notice.SCHEMA, "notice"),
+        mail_url=settings.url("mail_url"),
+        domain=settings.mail_domain,
+    )
+
+
+HANDLERS: Mapping[str, Callable[[Resources], Handle]] = {
+    "payment": _payment,
+    "stock": _stock,
+    "notice": _notice,
+    "shop": lambda resources: _shop(resources).heard,
+    "realtime": realtime.publisher,
+}
+"""What each queue's consumer does."""
+
+WORKERS = ("relay", "audit", *HANDLERS)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedProducts:
+    """The catalogue, read through the cache."""
+
+    products: Products
+    cache: Cache
+    settings: Settings
+
+    async def find(self, product_id: ProductId) -> Product | None:
+        """See `shop.application.Products`."""
+        return await self.cache.get_or_set(
+            _PRODUCT.key(product_id),
+            lambda: self.products.find(product_id),
+            duration=self.settings.product_cached,
+        )
+
+
+_PRODUCT: Kind[Product | None] = Kind("product", TypeAdapter(Product | None))
+
+
+async def prune(resources: Resources) -> dict[str, int]:
+    """Remove all that need not be kept any longer; how many rows of what."""
+    removed: dict[str, int] = {}
+    for schema in ("public", payment.SCHEMA, stock.SCHEMA, notice.SCHEMA):
+        removed |= await messaging.prune(resources.database, schema, resources.settings)
+    for slice_ in build_slices(resources):
+        if slice_.prune is not None:
+            removed |= await slice_.prune()
+    return removed
