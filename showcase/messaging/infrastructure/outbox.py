@@ -92,7 +92,8 @@ class SqlInbox:
         # A second transaction with the same event waits here for the first: if that rolls back, this one inserts.
         row = {"consumer": self._consumer, "event_id": event.id}
         async with self._database.transaction() as db:
-            return (await db.execute(insert(self._table).on_conflict_do_nothing(), row)).rowcount == 1
+            added = insert(self._table).on_conflict_do_nothing().returning(self._table.c.event_id)
+            return (await db.execute(added, row)).one_or_none() is not None
 
     async def prune(self, kept: timedelta) -> int:
         """Forget events that were handled longer ago than `kept`, by any consumer of the service; how many."""

@@ -70,7 +70,7 @@ class Envelope:
             await response_of(error)(scope, receive, marked_send)
         finally:
             took_ms = round((time.perf_counter() - began) * 1000, 1)
-            log.debug("request", method=scope.get("method", "WS"), path=scope["path"], status=status, took_ms=took_ms)
+            log.info("request", method=scope.get("method", "WS"), path=scope["path"], status=status, took_ms=took_ms)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"a body has up to {self.max_body_bytes:,} bytes")

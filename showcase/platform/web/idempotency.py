@@ -13,7 +13,8 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from sqlalchemy import text
+from sqlalchemy import bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
 
 from showcase.kernel.errors import Conflict, Invalid
 from showcase.platform.database import Database
@@ -89,7 +90,7 @@ _KEEP = text("""
     VALUES (:principal, :key, :fingerprint, :status, :headers, :body, now() + :lifetime)
     ON CONFLICT (principal, key) DO UPDATE SET fingerprint = excluded.fingerprint, status = excluded.status,
         headers = excluded.headers, body = excluded.body, expires_at = excluded.expires_at
-""")
+""").bindparams(bindparam("headers", type_=JSONB))
 
 
 async def prune(database: Database) -> int:
