@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 
+import structlog
+
 from showcase.messaging.application import Handle
 from showcase.messaging.domain import Topology
 from showcase.messaging.infrastructure.amqp import Broker
@@ -14,6 +16,8 @@ from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
 from showcase.platform.worker import Work, persist
 
+log = structlog.get_logger()
+
 
 def relaying(resources: Resources, topology: Topology, schemas: tuple[str, ...]) -> Work:
     """The relay of some services' outboxes."""
@@ -23,6 +27,7 @@ def relaying(resources: Resources, topology: Topology, schemas: tuple[str, ...])
     async def attempt(stop: asyncio.Event) -> None:
         async with _connected(settings, "relay") as broker, database.listening(CHANNEL) as woken:
             await broker.declare(topology)
+            log.info("ready")
             await relay(outboxes, broker, woken, stop, batch=settings.relay_batch, poll_s=settings.relay_poll_s)
 
     return lambda stop: persist(attempt, stop)
@@ -36,6 +41,7 @@ def consuming(resources: Resources, topology: Topology, queue: str, handle: Hand
         async with _connected(settings, queue) as broker:
             await broker.declare(topology)
             deliveries = await broker.consume(topology.queue(queue).name, settings.prefetch)
+            log.info("ready", queue=queue)
             await consume(broker, deliveries, handle, stop)
 
     return lambda stop: persist(attempt, stop)

@@ -5,9 +5,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote, urlsplit
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from showcase.kernel.errors import Unavailable
+
+log = structlog.get_logger()
 
 POLL_S = 0.2
 Handle = Callable[[Sequence[Message]], Awaitable[None]]
@@ -63,7 +66,7 @@ async def consume(
     )
     with ThreadPoolExecutor(1, "kafka") as thread:  # the client blocks, and belongs to one thread at a time
         try:
-            consumer.subscribe(list(topics))
+            consumer.subscribe(list(topics), on_assign=lambda _, parts: log.info("ready", partitions=len(parts)))
             while not stop.is_set():
                 messages = await loop.run_in_executor(thread, consumer.consume, batch, POLL_S)
                 if records := [message for message in messages if _is_record(message)]:

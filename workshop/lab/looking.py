@@ -1,0 +1,128 @@
+"""A look into each server, now, as a pandas frame. Nothing here goes through the system that is looked at."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import pika
+from confluent_kafka import Consumer, Message, TopicPartition
+from pika.adapters.blocking_connection import BlockingChannel
+
+from showcase.composition import TOPOLOGY
+from showcase.messaging.domain import EVENTS, PARKING
+from showcase.messaging.infrastructure.amqp import ATTRIBUTE
+from showcase.platform.kafka import client_config
+from workshop.stack import StackError
+from workshop.stack.namespace.postgres import session
+
+WITHIN_S = 15.0
+TAP_KEPT_MS = 600_000
+
+
+def sql(url: str, query: str, names: dict[str, object]) -> pd.DataFrame:
+    """What a query finds in PostgreSQL; `%(name)s` stands for a value."""
+    with session(url, WITHIN_S) as db:
+        cursor = db.execute(query.encode(), names or None)
+        if cursor.description is None:
+            return pd.DataFrame({"rows": [cursor.rowcount]})
+        return pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description])
+
+
+@contextmanager
+def amqp(url: str) -> Iterator[BlockingChannel]:
+    """A channel to RabbitMQ for one short look."""
+    parameters = pika.URLParameters(url)
+    parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = WITHIN_S
+    connection = pika.BlockingConnection(parameters)
+    try:
+        yield connection.channel()
+    finally:
+        connection.close()
+
+
+def queues(url: str) -> pd.DataFrame:
+    """Each queue: how many messages are ready in it, and how many consumers it has. Counted by the broker just now."""
+    names = [*(queue.name for queue in TOPOLOGY.queues), PARKING]
+    with amqp(url) as channel:
+        found = [channel.queue_declare(name, passive=True).method for name in names]
+    rows = [(one.queue, one.message_count, one.consumer_count) for one in found]
+    return pd.DataFrame(rows, columns=["queue", "ready", "consumers"]).set_index("queue")
+
+
+class Tap:
+    """A queue of the lesson's own: it gets a copy of the events of some types, from now on.
+
+    Args:
+        types: as a queue binds them: `shop.order.#`.
+    """
+
+    def __init__(self, url: str, types: tuple[str, ...]) -> None:
+        self._url = url
+        self._rows: list[dict[str, Any]] = []
+        with amqp(url) as channel:
+            channel.exchange_declare(EVENTS, "topic", durable=True)
+            declared = channel.queue_declare("", durable=False, arguments={"x-expires": TAP_KEPT_MS})
+            self._queue = declared.method.queue
+            for type_ in types:
+                channel.queue_bind(self._queue, EVENTS, type_)
+
+    def frame(self) -> pd.DataFrame:
+        """All messages so far, in the order in which the broker got them; one that came twice is here twice."""
+        with amqp(self._url) as channel:
+            while True:
+                method, properties, body = channel.basic_get(self._queue, auto_ack=True)
+                if method is None:
+                    break
+                self._rows.append(_event_row(properties.headers or {}, body))
+        return pd.DataFrame(self._rows, columns=["id", "type", "subject", "at", "data"])
+
+
+def _event_row(headers: dict[str, Any], body: bytes) -> dict[str, Any]:
+    return {
+        **{name: headers[f"{ATTRIBUTE}{name}"] for name in ("id", "type", "subject")},
+        "at": datetime.fromisoformat(headers[f"{ATTRIBUTE}time"]),
+        "data": json.loads(body),
+    }
+
+
+def topic(url: str, name: str) -> pd.DataFrame:
+    """All records that a Kafka topic holds now: partition, offset, at, key and value (read as JSON)."""
+    consumer = Consumer(
+        client_config(url) | {"group.id": "lab", "enable.auto.commit": False, "isolation.level": "read_committed"}
+    )
+    rows = []
+    try:
+        metadata = consumer.list_topics(name, timeout=WITHIN_S).topics[name]
+        if metadata.error is not None:
+            raise StackError(f"kafka has no topic {name}: {metadata.error.str()}")
+        for partition in metadata.partitions:
+            _, end = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=WITHIN_S)
+            rows += _records(consumer, TopicPartition(name, partition, 0), end)
+    finally:
+        consumer.close()
+    return pd.DataFrame(rows, columns=["partition", "offset", "at", "key", "value"])
+
+
+def _records(consumer: Consumer, partition: TopicPartition, end: int) -> list[dict[str, Any]]:
+    """The records of a partition before an offset. Some offsets are the marks of transactions, and no records."""
+    consumer.assign([partition])
+    rows: list[dict[str, Any]] = []
+    while (position := consumer.position([partition])[0].offset) < end:
+        batch = consumer.consume(1_000, timeout=WITHIN_S if position < 0 else 1.0)
+        if not batch and position >= 0:
+            break
+        rows.extend(_record(message) for message in batch if message.error() is None)
+    return rows
+
+
+def _record(message: Message) -> dict[str, Any]:
+    return {
+        "partition": message.partition(),
+        "offset": message.offset(),
+        "at": datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
+        "key": json.loads(message.key() or b"null"),
+        "value": json.loads(message.value() or b"null"),
+    }
