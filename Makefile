@@ -12,8 +12,8 @@ BIN := .venv/bin
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-run: setup ## everything installed, the stack brought up, every server tried out
-	@$(BIN)/workshop exec -- $(BIN)/workshop doctor
+run: setup ## all lessons on real servers, then one report: build/report/index.html
+	@$(BIN)/workshop exec -- $(BIN)/python -m workshop.report
 
 test: setup-tests lint ## lint, then all tests, on real servers
 	@$(BIN)/workshop exec -- $(BIN)/pytest tests

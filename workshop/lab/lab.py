@@ -26,7 +26,7 @@ from showcase.realtime.client import follow
 from workshop import baskets
 from workshop.lab import checks, looking
 from workshop.lab.background import Background
-from workshop.lab.keeper import Keeper
+from workshop.keeper import Keeper
 from workshop.lab.processes import Processes
 from workshop.lab.replay import Replay, bodies, send
 from workshop.pictures import Picture, system_map
@@ -194,7 +194,8 @@ class Lab:
         bar = display(_bar(replay), raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
         def redraw() -> None:
-            bar.update(_bar(replay), raw=True)
+            if bar is not None:  # there is none outside of a notebook
+                bar.update(_bar(replay), raw=True)
             if then is not None:
                 then(replay)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from workshop.lab.keeper import Keeper
+from workshop.keeper import Keeper
 from workshop.stack import StackError
 
 READY_WITHIN_S = 30.0

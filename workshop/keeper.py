@@ -22,7 +22,7 @@ class Keeper:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "workshop.lab.keeper"],
+            [sys.executable, "-m", "workshop.keeper"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
