@@ -1,6 +1,7 @@
 """Where everything is plugged together: the only module that knows all slices.
 
-What one slice needs of another it asks for as a port; here each port gets its plug.
+What one slice needs of another it asks for as a port; here each port gets its plug. A slice is imported by the
+function that builds it: a payment worker starts without loading a web framework and three drivers that it never uses.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,11 +10,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-import showcase.audit.wiring as audit
-import showcase.caching.wiring as caching
 import showcase.messaging.wiring as messaging
-import showcase.realtime.wiring as realtime
-import showcase.shop.wiring as shop
 from showcase.caching import Cache, Kind
 from showcase.messaging.application import Handle
 from showcase.messaging.domain import Queue, Topology
@@ -23,7 +20,7 @@ from showcase.platform.settings import Settings
 from showcase.platform.slices import Slice
 from showcase.platform.worker import Work
 from showcase.services import notice, payment, stock
-from showcase.shop.application import Product, Products, Shop
+from showcase.shop.application import STEPS, Product, Products, Shop
 from showcase.shop.domain import OrderId, ProductId
 from showcase.shop.infrastructure import SqlOrders, SqlProducts
 
@@ -35,7 +32,7 @@ TOPOLOGY = Topology(
         Queue(name="payment", types=payment.TAKES),
         Queue(name="stock", types=stock.TAKES),
         Queue(name="notice", types=notice.TAKES),
-        Queue(name="shop", types=shop.TAKES),
+        Queue(name="shop", types=tuple(STEPS)),
         Queue(name="realtime", types=("shop.order.#",)),
     ]
 )
@@ -44,6 +41,11 @@ OUTBOXES = ("public", payment.SCHEMA, stock.SCHEMA)
 
 def build_slices(resources: Resources, names: Sequence[str] = SLICES) -> list[Slice]:
     """The slices of an app. Raises LookupError for a name that is none."""
+    import showcase.audit.wiring as audit
+    import showcase.caching.wiring as caching
+    import showcase.realtime.wiring as realtime
+    import showcase.shop.wiring as shop
+
     built: Mapping[str, Callable[[], Slice]] = {
         "shop": lambda: shop.build(resources, _shop(resources, caching.build(resources))),
         "audit": lambda: audit.build(resources),
@@ -59,6 +61,8 @@ def build_worker(resources: Resources, name: str) -> Work:
     if name == "relay":
         return messaging.relaying(resources, TOPOLOGY, OUTBOXES)
     if name == "audit":
+        import showcase.audit.wiring as audit
+
         return audit.work(resources, AUDITED)
     if name not in HANDLERS:
         raise LookupError(f"there is no worker {name!r}, only {', '.join(HANDLERS)}")
@@ -68,11 +72,12 @@ def build_worker(resources: Resources, name: str) -> Work:
 def _shop(resources: Resources, cache: Cache | None = None) -> Shop:
     database = resources.database
     products = SqlProducts(database)
-    return shop.use_cases(
-        resources,
+    return Shop(
+        transaction=database.transaction,
+        orders=SqlOrders(database),
+        products=CachedProducts(products, cache, resources.settings) if cache else products,
         events=SqlOutbox(database),
         inbox=SqlInbox(database, "public", "shop"),
-        products=CachedProducts(products, cache, resources.settings) if cache else products,
     )
 
 
@@ -111,12 +116,18 @@ def _notice(resources: Resources) -> Handle:
     )
 
 
+def _realtime(resources: Resources) -> Handle:
+    import showcase.realtime.wiring as realtime
+
+    return realtime.publisher(resources)
+
+
 HANDLERS: Mapping[str, Callable[[Resources], Handle]] = {
     "payment": _payment,
     "stock": _stock,
     "notice": _notice,
     "shop": lambda resources: _shop(resources).heard,
-    "realtime": realtime.publisher,
+    "realtime": _realtime,
 }
 """What each queue's consumer does."""
 

@@ -4,15 +4,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
-from redis.asyncio import Redis
-
-from showcase.platform import redis
 from showcase.platform.database import Database
 from showcase.platform.settings import Settings
+
+if TYPE_CHECKING:  # a process loads the drivers of the servers that it uses, when it uses them
+    from pymongo.asynchronous.database import AsyncDatabase
+    from redis.asyncio import Redis
 
 Ping = Callable[[], Awaitable[object]]
 Document = dict[str, Any]
@@ -48,22 +47,28 @@ class Resources:
         return self._databases[service]
 
     @cached_property
-    def redis_cache(self) -> Redis:
+    def redis_cache(self) -> "Redis":
         """What may be lost: answers that are kept to spare the database."""
+        from showcase.platform import redis
+
         client = redis.connect(self.settings.url("redis_cache_url"), timeout_s=self.settings.cache_timeout_s)
         self._register("redis-cache", client.ping, client.aclose)
         return client
 
     @cached_property
-    def redis_state(self) -> Redis:
+    def redis_state(self) -> "Redis":
         """What may not be lost: streams behind WebSockets, revocations, throttles."""
+        from showcase.platform import redis
+
         client = redis.connect(self.settings.url("redis_state_url"), timeout_s=self.settings.redis_timeout_s)
         self._register("redis-state", client.ping, client.aclose)
         return client
 
     @cached_property
-    def mongo(self) -> AsyncDatabase[Document]:
+    def mongo(self) -> "AsyncDatabase[Document]":
         """The database that the URL names."""
+        from pymongo import AsyncMongoClient
+
         limit_ms = round(self.settings.mongo_timeout_s * 1000)
         client: AsyncMongoClient[Document] = AsyncMongoClient(
             self.settings.url("mongo_url"),

@@ -3,8 +3,10 @@
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
+if TYPE_CHECKING:
+    from fastapi import APIRouter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +19,6 @@ class Slice:
     """
 
     name: str
-    routers: tuple[APIRouter, ...] = ()
+    routers: "tuple[APIRouter, ...]" = ()
     running: Callable[[], AbstractAsyncContextManager[None]] | None = None
     prune: Callable[[], Awaitable[dict[str, int]]] | None = None
