@@ -140,17 +140,17 @@ def test_bad_names_are_refused_before_any_server_is_asked(name: str) -> None:
 def test_dropped_it_leaves_nothing_in_any_server(urls: Urls) -> None:
     with Namespace.create(urls) as names:
         fill(names)
-        make_orders(names)
-        names.capture(["orders"])
-        change_an_order(names)
-        next_change(names, "public.orders", "u")
+        make_sales(names)
+        names.capture(["sales"])
+        change_a_sale(names)
+        next_change(names, "public.sales", "u")
         identifier = f"ns_{names.name}"
         assert set(leftovers(urls, names.name)) == {
             f"connector {identifier}",
             f"kafka consumer group {identifier}.readers",
             f"kafka topic {identifier}.notes",
             f"kafka topic {identifier}.public.heartbeat",
-            f"kafka topic {identifier}.public.orders",
+            f"kafka topic {identifier}.public.sales",
             f"kafka topic {identifier}.transaction",
             f"kafka topic __debezium-heartbeat.{identifier}",
             f"mail to {names.mail_domain}",
@@ -279,10 +279,10 @@ def test_a_template_whose_maker_was_killed_is_made_afresh(fresh_postgres: Stack)
 
 def test_capture_shows_who_a_row_was_and_keeps_the_password_out_of_sight(urls: Urls) -> None:
     with Namespace.create(urls) as names:
-        make_orders(names)
-        names.capture(["orders"])
-        change_an_order(names)
-        change = next_change(names, "public.orders", "u")
+        make_sales(names)
+        names.capture(["sales"])
+        change_a_sale(names)
+        change = next_change(names, "public.sales", "u")
         assert change["before"] == {"id": 1, "total": "1.50"}
         assert change["after"] == {"id": 1, "total": "2.75"}
         assert change["transaction"]["id"]
@@ -297,18 +297,18 @@ def test_capture_again_captures_the_tables_now_named(urls: Urls) -> None:
     with Namespace.create(urls) as names:
         names.capture(config={"heartbeat.interval.ms": "100"})
         next_change(names, "public.heartbeat", "u")  # by its own beat: nobody else touches the row
-        make_orders(names)
-        names.capture(["orders"])
-        change_an_order(names)
-        assert next_change(names, "public.orders", "u")["after"]["total"] == "2.75"
+        make_sales(names)
+        names.capture(["sales"])
+        change_a_sale(names)
+        assert next_change(names, "public.sales", "u")["after"]["total"] == "2.75"
 
 
 def test_capture_returns_only_when_rows_that_were_there_are_copied_and_the_log_is_read(urls: Urls) -> None:
     with Namespace.create(urls) as names:
-        make_orders(names)
+        make_sales(names)
         slowly = "snapshot.select.statement.overrides"
-        slow = {slowly: "public.orders", f"{slowly}.public.orders": "SELECT orders.* FROM orders, pg_sleep(3)"}
-        names.capture(["orders"], slow)
+        slow = {slowly: "public.sales", f"{slowly}.public.sales": "SELECT sales.* FROM sales, pg_sleep(3)"}
+        names.capture(["sales"], slow)
         with psycopg.connect(names.postgres_url) as db:
             query = "SELECT r.state FROM pg_replication_slots JOIN pg_stat_replication r ON pid = active_pid"
             assert db.execute(f"{query} WHERE slot_name = %s", [names.connector]).fetchall() == [("streaming",)]
@@ -319,9 +319,9 @@ def test_a_connector_does_not_go_on_where_its_dropped_namesake_stopped(urls: Url
         names.capture()
         names.drop()
         with Namespace.create(urls, names.name) as namesake:
-            make_orders(namesake)
-            namesake.capture(["orders"])
-            assert next_change(namesake, "public.orders", "r")["after"] == {"id": 1, "total": "1.50"}
+            make_sales(namesake)
+            namesake.capture(["sales"])
+            assert next_change(namesake, "public.sales", "r")["after"] == {"id": 1, "total": "1.50"}
 
 
 def test_a_connector_that_fails_says_why_at_once(urls: Urls) -> None:
@@ -478,16 +478,16 @@ def consume(names: Namespace, topic: str, wanted: Callable[[bytes], bool]) -> li
     return messages
 
 
-def make_orders(names: Namespace) -> None:
+def make_sales(names: Namespace) -> None:
     with psycopg.connect(names.postgres_url) as db:
-        db.execute("CREATE TABLE orders (id int PRIMARY KEY, total numeric(9, 2) NOT NULL)")
-        db.execute("ALTER TABLE orders REPLICA IDENTITY FULL")
-        db.execute("INSERT INTO orders VALUES (1, 1.5)")
+        db.execute("CREATE TABLE sales (id int PRIMARY KEY, total numeric(9, 2) NOT NULL)")
+        db.execute("ALTER TABLE sales REPLICA IDENTITY FULL")
+        db.execute("INSERT INTO sales VALUES (1, 1.5)")
 
 
-def change_an_order(names: Namespace) -> None:
+def change_a_sale(names: Namespace) -> None:
     with psycopg.connect(names.postgres_url) as db:
-        db.execute("UPDATE orders SET total = 2.75 WHERE id = 1")
+        db.execute("UPDATE sales SET total = 2.75 WHERE id = 1")
 
 
 def next_change(names: Namespace, table: str, operation: str) -> dict[str, Any]:
@@ -607,8 +607,8 @@ def hold(urls: Urls) -> None:
     """Make and fill a namespace, capture its changes, consume, say its name, and wait to be killed."""
     names = Namespace.create(urls)
     fill(names)
-    make_orders(names)
-    names.capture(["orders"])
+    make_sales(names)
+    names.capture(["sales"])
     consumer = Consumer(client_config(urls) | {"group.id": f"{names.topic_prefix}readers", "session.timeout.ms": 2_000})
     consumer.subscribe([f"{names.topic_prefix}notes"])
     while not consumer.assignment():

@@ -34,6 +34,9 @@ def test_a_process_is_told_the_urls_of_the_namespace_instead_of_the_shared_ones(
     names = Namespace(URLS, "demo1")
     assert names.env == {
         "SHOWCASE_POSTGRES_URL": names.postgres_url,
+        "SHOWCASE_PAYMENT_POSTGRES_URL": "postgresql://showcase_payment:pass@db.test:5432/ns_demo1?sslmode=prefer",
+        "SHOWCASE_STOCK_POSTGRES_URL": "postgresql://showcase_stock:pass@db.test:5432/ns_demo1?sslmode=prefer",
+        "SHOWCASE_NOTICE_POSTGRES_URL": "postgresql://showcase_notice:pass@db.test:5432/ns_demo1?sslmode=prefer",
         "SHOWCASE_MONGO_URL": names.mongo_url,
         "SHOWCASE_RABBITMQ_URL": names.rabbitmq_url,
         "SHOWCASE_REDIS_STATE_URL": URLS["SHOWCASE_REDIS_STATE_URL"],
@@ -41,6 +44,19 @@ def test_a_process_is_told_the_urls_of_the_namespace_instead_of_the_shared_ones(
         "SHOWCASE_TOPIC_PREFIX": "ns_demo1.",
         "SHOWCASE_MAIL_DOMAIN": "demo1.example",
     }
+
+
+@pytest.mark.parametrize(
+    ("url", "service"),
+    [
+        ("postgresql://me:p%40s%2Fs@db.test/x", "postgresql://showcase_payment:p%40s%2Fs@db.test/ns_demo1"),
+        ("postgresql://me:pass@[::1]:5433/x", "postgresql://showcase_payment:pass@[::1]:5433/ns_demo1"),
+        ("postgresql://me@db.test/x", "postgresql://showcase_payment@db.test/ns_demo1"),
+    ],
+)
+def test_a_service_logs_in_where_the_stack_does_with_the_same_password(url: str, service: str) -> None:
+    names = Namespace({"SHOWCASE_POSTGRES_URL": url}, "demo1")
+    assert names.env["SHOWCASE_PAYMENT_POSTGRES_URL"] == service
 
 
 def test_a_server_that_is_not_mentioned_is_left_out() -> None:

@@ -12,7 +12,7 @@ from workshop.stack.namespace.kafka import HEARTBEAT, KafkaPart
 from workshop.stack.namespace.mail import TOP_LEVEL, MailPart
 from workshop.stack.namespace.mongo import MongoPart
 from workshop.stack.namespace.part import Part, check_name, in_server, new_name, taken
-from workshop.stack.namespace.postgres import PostgresPart, database_url
+from workshop.stack.namespace.postgres import PostgresPart, database_url, service_urls
 from workshop.stack.namespace.rabbitmq import RabbitMQPart
 from workshop.stack.namespace.redis import RedisPart
 
@@ -167,7 +167,11 @@ class Namespace:
 
     @property
     def env(self) -> dict[str, str]:
-        """The variables by which a process of the system works in this namespace."""
+        """The variables by which a process of the system works in this namespace.
+
+        Each service finds its own database role in `SHOWCASE_PAYMENT_POSTGRES_URL` and so on. The roles belong to
+        the stack, as its own user does: they stay when the namespace goes, and what they may do in it goes with it.
+        """
         env = {
             **self.urls,
             "SHOWCASE_REDIS_PREFIX": self.redis_prefix,
@@ -176,6 +180,7 @@ class Namespace:
         }
         if "SHOWCASE_POSTGRES_URL" in self.urls:
             env["SHOWCASE_POSTGRES_URL"] = self.postgres_url
+            env |= service_urls(self.urls, in_server(self.name))
         if "SHOWCASE_MONGO_URL" in self.urls:
             env["SHOWCASE_MONGO_URL"] = self.mongo_url
         if "SHOWCASE_RABBITMQ_URL" in self.urls:
