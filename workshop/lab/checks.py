@@ -36,7 +36,7 @@ def check(what: str, holds: bool, detail: str = "") -> None:
     """
     holds = bool(holds)
     shown = detail if holds else f"{detail}\ntry: `workshop doctor`, and the logs of a process: lab.logs(name)".strip()
-    display(Check(what=what, holds=holds, detail=shown).bundle(), raw=True)  # type: ignore[no-untyped-call]
+    display(Check(what=what, holds=holds, detail=shown).bundle(), raw=True)
     if not holds:
         raise CheckFailed(f"{what}. {shown}")
 
@@ -78,7 +78,7 @@ def until(condition: Callable[[], T], within: str = "30 s", what: str = "") -> T
 
 def record(name: str, value: float, unit: str = "") -> None:
     """Show a measured number and keep it for the report. It differs from run to run: tag its cell so."""
-    display(Record(name=name, value=value, unit=unit).bundle(), raw=True)  # type: ignore[no-untyped-call]
+    display(Record(name=name, value=value, unit=unit).bundle(), raw=True)
 
 
 def source(thing: Any, *more: Any) -> None:
@@ -87,7 +87,7 @@ def source(thing: Any, *more: Any) -> None:
         lines, first = inspect.getsourcelines(one)
         place = Path(inspect.getsourcefile(one) or "").relative_to(CHECKOUT)
         code = inspect.cleandoc("\n" + "".join(lines)) if lines[0].startswith(" ") else "".join(lines).rstrip()
-        display(Markdown(f"`{place}`, from line {first}\n\n```python\n{code}\n```"))  # type: ignore[no-untyped-call]
+        display(Markdown(f"`{place}`, from line {first}\n\n```python\n{code}\n```"))
 
 
 def _plain(value: Any) -> Any:

@@ -24,9 +24,9 @@ from showcase.kernel.principal import Principal, Scope
 from showcase.platform.settings import Settings
 from showcase.realtime.client import follow
 from workshop import baskets
+from workshop.keeper import Keeper
 from workshop.lab import checks, looking
 from workshop.lab.background import Background
-from workshop.keeper import Keeper
 from workshop.lab.processes import Processes
 from workshop.lab.replay import Replay, bodies, send
 from workshop.pictures import Picture, system_map
@@ -142,7 +142,7 @@ class Lab:
         """The map of the system, with the version of each server that runs."""
         stacks = [self.stack, *([self._private] if self._private else [])]
         versions = {one.name: one.version for stack in stacks for one in stack.status() if one.phase is Phase.READY}
-        display(Versions(versions).bundle(), raw=True)  # type: ignore[no-untyped-call]
+        display(Versions(versions).bundle(), raw=True)
         return system_map(versions)
 
     # -- callers
@@ -191,7 +191,7 @@ class Lab:
             raise StackError("no app runs", "lab.app() starts one")
         to_send = bodies(lines)
         replay = Replay(len(to_send))
-        bar = display(_bar(replay), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        bar = display(_bar(replay), raw=True, display_id=True)
 
         def redraw() -> None:
             if bar is not None:  # there is none outside of a notebook

@@ -1,0 +1,61 @@
+"""The lessons as tests: each one runs as it was committed, and every output that is compared is the same."""
+
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from tests.notebooks import strictly
+from tests.notebooks.guards import GUARDS, Guard
+from workshop.report import reading
+
+NOTEBOOKS = strictly.CHECKOUT / "notebooks"
+LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+START = NOTEBOOKS / "00_start_here.ipynb"
+
+every_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=[path.stem for path in LESSONS])
+
+
+def test_there_is_a_lesson_to_start_with() -> None:
+    assert START in LESSONS
+
+
+def test_every_notebook_is_a_numbered_lesson() -> None:
+    found = {path for path in NOTEBOOKS.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts}
+    assert found == set(LESSONS)
+
+
+@every_lesson
+@pytest.mark.parametrize("guard", GUARDS, ids=[guard.__name__ for guard in GUARDS])
+def test_a_lesson_is_committed_as_it_should_be(lesson: Path, guard: Guard) -> None:
+    complaints = guard(reading.read_notebook(lesson))
+    if complaints:
+        pytest.fail("\n".join([f"{guard.__doc__}", *complaints]), pytrace=False)
+
+
+@every_lesson
+@pytest.mark.timeout(660)
+def test_a_lesson_runs_again_with_the_same_outputs(lesson: Path, tmp_path: Path) -> None:
+    ended = strictly.run(lesson, tmp_path)
+    if ended.returncode != 0:
+        pytest.fail(f"{lesson.name} does not run as it was committed:\n{ended.stdout}", pytrace=False)
+
+
+@pytest.mark.timeout(660)
+@pytest.mark.skipif(START not in LESSONS, reason="a test of its own says that the lesson is missing")
+def test_the_first_lesson_passes_in_the_report(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "workshop.report", "00", "--profile", "quick", "--output", str(tmp_path)],
+        check=False,
+        cwd=strictly.CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    checks = reading.checks(reading.read_notebook(tmp_path / "lessons" / START.name))
+    page = unescape((tmp_path / "index.html").read_text())
+    assert checks
+    assert all(check.what in page for check in checks)
