@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -79,10 +80,19 @@ def stop(processes: list[psutil.Process | None]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
             process.resume()  # one that is paused hears nothing
-    _, deaf = psutil.wait_procs(running, STOP_WITHIN_S)
-    for process in deaf:
+    deadline = time.monotonic() + STOP_WITHIN_S
+    while (running := [process for process in running if is_alive(process)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for process in running:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process still runs; one that its parent has not looked at since it ended does not."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 if __name__ == "__main__":

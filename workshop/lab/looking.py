@@ -1,6 +1,7 @@
 """A look into each server, now, as a pandas frame. Nothing here goes through the system that is looked at."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pika
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from pika.adapters.blocking_connection import BlockingChannel
 
 from showcase.composition import TOPOLOGY
@@ -90,32 +91,27 @@ def _event_row(headers: dict[str, Any], body: bytes) -> dict[str, Any]:
 
 def topic(url: str, name: str) -> pd.DataFrame:
     """All records that a Kafka topic holds now: partition, offset, at, key and value (read as JSON)."""
-    consumer = Consumer(
-        client_config(url) | {"group.id": "lab", "enable.auto.commit": False, "isolation.level": "read_committed"}
-    )
-    rows = []
+    settings = {"group.id": "lab", "enable.auto.commit": False, "isolation.level": "read_committed"}
+    consumer = Consumer(client_config(url) | settings | {"enable.partition.eof": True})
+    rows: list[dict[str, Any]] = []
     try:
         metadata = consumer.list_topics(name, timeout=WITHIN_S).topics[name]
         if metadata.error is not None:
             raise StackError(f"kafka has no topic {name}: {metadata.error.str()}")
-        for partition in metadata.partitions:
-            _, end = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=WITHIN_S)
-            rows += _records(consumer, TopicPartition(name, partition, 0), end)
+        to_read = set(metadata.partitions)
+        consumer.assign([TopicPartition(name, partition, 0) for partition in to_read])
+        deadline = time.monotonic() + WITHIN_S
+        while to_read and time.monotonic() < deadline:
+            for message in consumer.consume(1_000, timeout=0.1):
+                if (news := message.error()) is None:
+                    rows.append(_record(message))
+                elif news.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - how the library names it
+                    to_read.discard(message.partition())
     finally:
         consumer.close()
+    if to_read:
+        raise StackError(f"kafka did not give all of {name} within {WITHIN_S:.0f} s", "run `workshop doctor`")
     return pd.DataFrame(rows, columns=["partition", "offset", "at", "key", "value"])
-
-
-def _records(consumer: Consumer, partition: TopicPartition, end: int) -> list[dict[str, Any]]:
-    """The records of a partition before an offset. Some offsets are the marks of transactions, and no records."""
-    consumer.assign([partition])
-    rows: list[dict[str, Any]] = []
-    while (position := consumer.position([partition])[0].offset) < end:
-        batch = consumer.consume(1_000, timeout=WITHIN_S if position < 0 else 1.0)
-        if not batch and position >= 0:
-            break
-        rows.extend(_record(message) for message in batch if message.error() is None)
-    return rows
 
 
 def _record(message: Message) -> dict[str, Any]:
