@@ -1,8 +1,9 @@
 """The lab's checkpoints and waiting: what they show, and what they refuse."""
 
+from typing import Any
+
 import pandas as pd
 import pytest
-from IPython.utils.capture import capture_output
 
 from workshop.lab import CheckFailed, checks
 from workshop.lab.background import Background
@@ -10,32 +11,35 @@ from workshop.lab.replay import bodies
 from workshop.report.marks import CHECK
 
 
-def marks(captured: object) -> list[dict[str, object]]:
-    return [output.data[CHECK] for output in captured.outputs if CHECK in output.data]  # type: ignore[attr-defined]
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The marks of the checks that were displayed."""
+    marks: list[dict[str, Any]] = []
+    monkeypatch.setattr(checks, "display", lambda bundle, raw: marks.append(bundle[CHECK]))
+    return marks
 
 
-def test_a_check_that_holds_is_shown() -> None:
-    with capture_output() as captured:
-        checks.check("nothing lost", True, "0 of 100")
-    assert marks(captured) == [{"what": "nothing lost", "holds": True, "detail": "0 of 100"}]
+def test_a_check_that_holds_is_shown(shown: list[dict[str, Any]]) -> None:
+    checks.check("nothing lost", True, "0 of 100")
+    assert shown == [{"what": "nothing lost", "holds": True, "detail": "0 of 100"}]
 
 
-def test_a_check_that_does_not_hold_is_shown_and_stops_the_notebook() -> None:
-    with capture_output() as captured, pytest.raises(CheckFailed, match=r"nothing lost\. 3 of 100"):
+def test_a_check_that_does_not_hold_is_shown_and_stops_the_notebook(shown: list[dict[str, Any]]) -> None:
+    with pytest.raises(CheckFailed, match=r"nothing lost\. 3 of 100"):
         checks.check("nothing lost", False, "3 of 100")
-    (mark,) = marks(captured)
+    (mark,) = shown
     assert mark["holds"] is False
-    assert "workshop doctor" in str(mark["detail"])
+    assert "workshop doctor" in mark["detail"]
 
 
-def test_sources_that_agree_are_named() -> None:
-    with capture_output() as captured:
-        checks.agree("orders", pandas=1_234, postgres=pd.Series([1_234]).iloc[0])
-    assert marks(captured)[0]["detail"] == "pandas and postgres say 1,234"
+def test_sources_that_agree_are_named(shown: list[dict[str, Any]]) -> None:
+    checks.agree("orders", pandas=1_234, postgres=pd.Series([1_234]).iloc[0])
+    assert shown[0]["detail"] == "pandas and postgres say 1,234"
 
 
+@pytest.mark.usefixtures("shown")
 def test_sources_that_differ_are_all_shown() -> None:
-    with capture_output(), pytest.raises(CheckFailed, match=r"they differ: pandas \(100, 7\), kafka \(99, 7\)"):
+    with pytest.raises(CheckFailed, match=r"they differ: pandas \(100, 7\), kafka \(99, 7\)"):
         checks.agree("orders", pandas=(100, 7), kafka=(99, 7))
 
 

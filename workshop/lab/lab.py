@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +62,7 @@ class Lab:
         self._private: Stack | None = None
         self._keeper = Keeper()
         self._background = Background()
+        self._clients = ExitStack()
         self._apps: list[str] = []
         self._tokens: dict[str, str] = {}
         atexit.register(self.close)
@@ -93,7 +95,8 @@ class Lab:
         """
         started = self._processes.start(["app"] * processes, settings)
         self._apps += [process.url for process in started]
-        return httpx.Client(base_url="http://shop", transport=_Taking(self._apps), timeout=15)
+        client = httpx.Client(base_url="http://shop", transport=_Taking(self._apps), timeout=15)
+        return self._clients.enter_context(client)
 
     def start(self, *names: str, **settings: object) -> None:
         """Start processes, and wait until each is ready: `relay`, `audit`, or the worker of a queue."""
@@ -238,14 +241,15 @@ class Lab:
         client: MongoClient[dict[str, Any]] = MongoClient(
             self.namespace.mongo_url, timeoutMS=15_000, tz_aware=True, uuidRepresentation="standard"
         )
-        return client.get_default_database()
+        return self._clients.enter_context(client).get_default_database()
 
     @cached_property
     def redis(self) -> redis.Redis:
         """redis-state, where the streams behind the WebSockets are. Keys begin with `lab.namespace.redis_prefix`."""
-        return redis.Redis.from_url(
+        client = redis.Redis.from_url(
             self.namespace.urls["SHOWCASE_REDIS_STATE_URL"], socket_timeout=10, decode_responses=True
         )
+        return self._clients.enter_context(client)
 
     # -- checkpoints
 
@@ -261,8 +265,11 @@ class Lab:
         if self._keeper is None:
             return
         keeper, self._keeper = self._keeper, None  # type: ignore[assignment]  # closed: there is nothing left to tell
+        self._clients.close()
         self._background.close()
         left = keeper.finish()
+        if "_processes" in vars(self):
+            self._processes.reap()
         if self._private is not None:
             self._private.close()
         if "stack" in vars(self):

@@ -63,8 +63,7 @@ class Processes:
 
     def named(self, name: str) -> list[Process]:
         """Those of a name that run, the oldest first."""
-        self._running = [process for process in self._running if process.popen.poll() is None]
-        return [process for process in self._running if process.name == name]
+        return [process for process in self._running if process.name == name and process.popen.poll() is None]
 
     def counts(self) -> dict[str, int]:
         """How many run of each name."""
@@ -79,6 +78,11 @@ class Processes:
         except subprocess.TimeoutExpired:
             process.popen.kill()
             process.popen.wait()
+
+    def reap(self) -> None:
+        """Wait for those that the keeper has ended, so that no zombie of them stays."""
+        for process in self._running:
+            process.popen.wait(STOP_WITHIN_S)
 
     def log_of(self, name: str, lines: int) -> str:
         """The end of the log of each process that ever had this name."""
