@@ -48,7 +48,8 @@ async def consume(
         group: of consumers that share the work.
         session_timeout_s: how long a consumer that died holds its partitions.
 
-    Raises Unavailable when the broker is away, and what `handle` raises.
+    While the broker is away the client looks for it by itself. Raises Unavailable for what it cannot mend, and what
+    `handle` raises.
     """
     loop = asyncio.get_running_loop()
     consumer = Consumer(
@@ -68,7 +69,7 @@ async def consume(
         try:
             consumer.subscribe(list(topics), on_assign=lambda _, parts: log.info("ready", partitions=len(parts)))
             while not stop.is_set():
-                messages = await loop.run_in_executor(thread, consumer.consume, batch, POLL_S)
+                messages = await loop.run_in_executor(thread, _next, consumer, batch)
                 if records := [message for message in messages if _is_record(message)]:
                     await handle(records)
                     await loop.run_in_executor(thread, _commit, consumer)
@@ -76,6 +77,12 @@ async def consume(
             raise Unavailable(f"kafka does not answer: {error.args[0].str()}") from error
         finally:
             await loop.run_in_executor(thread, consumer.close)
+
+
+def _next(consumer: Consumer, batch: int) -> list[Message]:
+    """What has come, as soon as anything has: `consume` alone would wait for a whole batch."""
+    first = consumer.poll(POLL_S)
+    return [] if first is None else [first, *consumer.consume(batch - 1, 0)]
 
 
 def _commit(consumer: Consumer) -> None:

@@ -44,7 +44,10 @@ def documents(urls: Urls) -> list[str]:
 def put_key(variable: str) -> Callable[[Urls, str], None]:
     def put(urls: Urls, value: str) -> None:
         with redis.Redis.from_url(urls[variable], socket_timeout=TIMEOUT_S) as session:
-            session.rpush(KEPT, value)
+            pipeline = session.pipeline(transaction=True)  # a server that forgets transactions keeps single commands
+            pipeline.incr(f"{KEPT}:count")
+            pipeline.rpush(KEPT, value)
+            pipeline.execute()
 
     return put
 

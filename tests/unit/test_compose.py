@@ -130,7 +130,7 @@ def test_redis_includes_the_shared_file(name: str) -> None:
     assert added == {"port", "dir", "protected-mode", "user"}
     assert not added & keys(CONFIG / "redis" / f"{name}.conf", r"\s")
     assert [line for line in lines if line.startswith("user")] == [
-        "user default off",
+        "user default off ~* &* +@all",
         f"user {USER} on >$$REDISCLI_AUTH ~* &* +@all",
     ]
 

@@ -246,10 +246,11 @@ class Lab:
     @cached_property
     def redis(self) -> redis.Redis:
         """redis-state, where the streams behind the WebSockets are. Keys begin with `lab.namespace.redis_prefix`."""
-        client = redis.Redis.from_url(
+        client: redis.Redis = redis.Redis.from_url(
             self.namespace.urls["SHOWCASE_REDIS_STATE_URL"], socket_timeout=10, decode_responses=True
         )
-        return self._clients.enter_context(client)
+        self._clients.callback(client.close)
+        return client
 
     # -- checkpoints
 
