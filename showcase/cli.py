@@ -1,7 +1,9 @@
 """The command line of the system: one command a process, all settings from the environment (`SHOWCASE_…`)."""
 
 import asyncio
+import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,7 +12,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from showcase.kernel.errors import DomainError
+from showcase.kernel.errors import DomainError, Unavailable
 from showcase.kernel.principal import Principal, Scope
 from showcase.platform.settings import Settings
 
@@ -41,6 +43,8 @@ def serve(
             ws_max_size=65_536,
             ws_per_message_deflate=False,
         )
+        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again when it has stopped: that went well
+            signal.signal(number, lambda *_: sys.exit(0))
         uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
 
 
@@ -65,7 +69,7 @@ def audit() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database to the newest migration; harmless when it is there."""
-    with told("migrate") as settings:
+    with told("migrate") as settings, database_told():
         from showcase import migrations
 
         migrations.upgrade(settings.url("postgres_url"))
@@ -74,7 +78,7 @@ def migrate() -> None:
 @app.command()
 def seed() -> None:
     """Load the catalogue and the households; harmless when they are there."""
-    with told("seed") as settings:
+    with told("seed") as settings, database_told():
         import psycopg
 
         from showcase.shop import catalogue
@@ -149,6 +153,17 @@ def told(process: str) -> Iterator[Settings]:
     except TimeoutError:
         typer.echo("error: what was in flight did not finish in time", err=True)
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def database_told() -> Iterator[None]:
+    """What psycopg says is wrong with the database, as an error of the domain."""
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise Unavailable(f"the database: {str(error).strip().splitlines()[0]}") from error
 
 
 def main() -> None:

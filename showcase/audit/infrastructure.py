@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import bson
@@ -31,7 +32,8 @@ _AWARE: CodecOptions[Document] = CodecOptions(tz_aware=True)
 class MongoStore:
     """One document a record, its id for `_id`."""
 
-    def __init__(self, database: AsyncDatabase[Document]) -> None:
+    def __init__(self, database: AsyncDatabase[Document], clock: Clock = system_clock) -> None:
+        self._clock = clock
         self._records = database.get_collection("audit_records", codec_options=_AWARE, write_concern=MAJORITY)
 
     async def prepare(self) -> None:
@@ -40,7 +42,7 @@ class MongoStore:
             await self._records.create_index(["entity_type", "entity_id", "lsn", "step", "_id"], name="timeline")
 
     async def add(self, records: Sequence[Record]) -> int:
-        documents = [_document(record) for record in records]
+        documents = [_document(record, self._clock()) for record in records]
         return await _insert_new(self._records, documents)
 
     async def timeline(
@@ -80,19 +82,21 @@ class MongoDeadLetters:
         await _insert_new(self._letters, documents)
 
 
-def _document(record: Record) -> RawBSONDocument:
-    """The record as it is stored, encoded here and now. Raises Unstorable."""
+def _document(record: Record, recorded_at: datetime) -> RawBSONDocument:
+    """The record as it is stored, encoded here and now, with the time of that. Raises Unstorable."""
     lsn, step, id_ = record.place
     fields = asdict(record)
     del fields["id"]
     try:
-        return RawBSONDocument(bson.encode({"_id": id_, **fields, "lsn": Int64(lsn), "step": step}))
+        return RawBSONDocument(
+            bson.encode({"_id": id_, **fields, "lsn": Int64(lsn), "step": step, "recorded_at": recorded_at})
+        )
     except (BSONError, OverflowError, ValueError, RecursionError) as error:
         raise Unstorable(f"no BSON document: {type(error).__name__}: {error}") from error
 
 
 def _record(document: Document) -> Record:
-    del document["step"]
+    del document["step"], document["recorded_at"]
     return Record(
         id=document.pop("_id"),
         **document

@@ -1,5 +1,6 @@
 """Access tokens: JWTs (RFC 7519) in the profile of RFC 9068, signed with HMAC-SHA-256."""
 
+import re
 from datetime import timedelta
 
 import jwt
@@ -13,6 +14,8 @@ from showcase.kernel.principal import Principal
 ALGORITHM = "HS256"
 TYPE = "at+jwt"
 MAX_BYTES = 8_192
+SUBJECT = re.compile(r"[!-~]+")
+"""Goes to databases and logs: nothing that those could stumble over."""
 
 
 class InvalidToken(Unauthenticated):
@@ -62,6 +65,8 @@ class AccessTokens:
                 audience=self._audience,
                 options={"require": ["iss", "aud", "sub", "iat", "exp", "jti"]},
             )
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, ValueError, OverflowError) as error:  # ValueError: text that is no UTF-8
             raise InvalidToken("the access token is not valid") from error
+        if not SUBJECT.fullmatch(claims["sub"]):
+            raise InvalidToken("the access token is not valid")
         return Principal(subject=claims["sub"], scopes=frozenset(str(claims.get("scope", "")).split()))

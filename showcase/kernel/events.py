@@ -65,13 +65,16 @@ class Event:
             data = json.loads(body)
             if not isinstance(data, dict):
                 raise BrokenEvent("data is no JSON object")
+            time = datetime.fromisoformat(str(attributes["time"]))
+            if time.tzinfo is None:
+                raise BrokenEvent(f"time {time} has no offset from UTC (RFC 3339)")
             return cls(
                 type=str(attributes["type"]),
                 source=str(attributes["source"]),
                 subject=str(attributes["subject"]),
                 data=data,
                 id=EventId(str(attributes["id"])),
-                time=datetime.fromisoformat(str(attributes["time"])),
+                time=time,
                 traceparent=str(attributes.get("traceparent", "")),
                 causation_id=str(attributes.get("causationid", "")),
             )

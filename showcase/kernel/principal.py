@@ -1,7 +1,11 @@
 """Who is calling, as every slice needs to know it."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+
+_HOUSEHOLD = re.compile(r"households/([1-9][0-9]{0,17})")
+"""No more digits than a 64-bit integer surely holds."""
 
 
 class Scope(StrEnum):
@@ -28,5 +32,5 @@ class Principal:
     @property
     def household_id(self) -> int | None:
         """The household that is calling; None for staff and services."""
-        kind, _, number = self.subject.partition("/")
-        return int(number) if kind == "households" else None
+        found = _HOUSEHOLD.fullmatch(self.subject)
+        return int(found[1]) if found else None

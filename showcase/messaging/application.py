@@ -4,7 +4,6 @@ Sources: Microservices Patterns (Richardson, 2018), ch. 3, "Transactional outbox
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -18,14 +17,6 @@ by an inbox, or because doing it twice is the same as once.
 
 Raises Unavailable to be called again with it; anything else that it raises parks the message.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An event in an outbox."""
-
-    position: int
-    event: Event
 
 
 class Outbox(Protocol):
@@ -58,6 +49,18 @@ class Verdict(StrEnum):
     DONE = "done"
     AGAIN = "again"
     PARK = "park"
+
+
+def one_a_subject(events: Sequence[Event]) -> list[Event]:
+    """The first event of each subject.
+
+    What is on its way at once may be taken in part: were two events of one subject among it, the broker could
+    refuse the first and take the second.
+    """
+    firsts: dict[str, Event] = {}
+    for event in events:
+        firsts.setdefault(event.subject, event)
+    return list(firsts.values())
 
 
 async def relay_once(outboxes: Sequence[Outbox], publisher: Publisher, limit: int) -> int:

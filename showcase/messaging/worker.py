@@ -12,7 +12,8 @@ from showcase.platform.worker import wait
 log = structlog.get_logger()
 
 PAUSE_BEFORE_AGAIN_S = 1.0
-"""A message whose handler needs a server that is away: others would fare no better, so all wait."""
+"""A message whose handler needs a server that is away: others would fare no better, so all wait. It is not given
+back meanwhile: the broker counts that as a failed delivery, and would park the message when the limit is reached."""
 
 
 class Message(Protocol):
@@ -36,7 +37,7 @@ class Queueing(Protocol[M_contra]):
 
     def acknowledge(self, delivery: M_contra) -> None: ...
 
-    def give_back(self, delivery: M_contra, *, again: bool) -> None: ...
+    def park(self, delivery: M_contra) -> None: ...
 
 
 async def relay(
@@ -76,14 +77,16 @@ async def consume(
     try:
         while (delivery := await deliveries.get()) is not None and not stop.is_set():
             broker.check()
-            verdict, why = await handle_message(delivery.attributes, delivery.body, handle)
-            if verdict is Verdict.DONE:
+            while (told := await handle_message(delivery.attributes, delivery.body, handle))[0] is Verdict.AGAIN:
+                log.warning("not handled yet", why=told[1], event_id=delivery.attributes.get("id"))
+                if await wait(stop, PAUSE_BEFORE_AGAIN_S):
+                    return  # not acknowledged: the broker hands it to another consumer
+                broker.check()
+            if told[0] is Verdict.DONE:
                 broker.acknowledge(delivery)
-                continue
-            log.warning("not handled", verdict=verdict, why=why, event=delivery.attributes.get("id"))
-            if verdict is Verdict.AGAIN:
-                await wait(stop, PAUSE_BEFORE_AGAIN_S)
-            broker.give_back(delivery, again=verdict is Verdict.AGAIN)
+            else:
+                log.warning("parked", why=told[1], event_id=delivery.attributes.get("id"))
+                broker.park(delivery)
         if not stop.is_set():
             broker.check()
     finally:

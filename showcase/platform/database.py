@@ -10,7 +10,7 @@ import os
 import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -45,7 +45,6 @@ class Database:
             max_overflow=0,
             pool_timeout=timeout_s,
             connect_args={
-                "connect_timeout": max(2, round(timeout_s)),
                 "application_name": "showcase",
                 "options": f"-c statement_timeout={limit_ms} -c idle_in_transaction_session_timeout={2 * limit_ms}",
             },
@@ -65,30 +64,21 @@ class Database:
         if task in self._open:
             yield self._open[task]
             return
+        deadline = asyncio.get_running_loop().time() + self.timeout_s
         with _translated():
-            async with self._engine.connect() as connection, self._deadline(connection), connection.begin():
-                self._open[task] = connection
-                try:
-                    yield connection
-                finally:
-                    del self._open[task]
-
-    @asynccontextmanager
-    async def _deadline(self, connection: AsyncConnection) -> AsyncIterator[None]:
-        driver = (await connection.get_raw_connection()).driver_connection
-        assert isinstance(driver, psycopg.AsyncConnection)
-        line = socket.socket(fileno=os.dup(driver.fileno()))  # a duplicate: psycopg may close its own before we cut
-
-        def cut() -> None:
-            with suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
-
-        timer = asyncio.get_running_loop().call_later(self.timeout_s, cut)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            line.close()
+            async with AsyncExitStack() as stack:
+                # Cancelling is a way out here: no query runs yet that psycopg would ask the server to cancel.
+                async with asyncio.timeout_at(deadline):
+                    connection = await stack.enter_async_context(self._engine.connect())
+                    driver = (await connection.get_raw_connection()).driver_connection
+                assert isinstance(driver, psycopg.AsyncConnection)
+                with _cut_at(deadline, driver):
+                    async with connection.begin():
+                        self._open[task] = connection
+                        try:
+                            yield connection
+                        finally:
+                            del self._open[task]
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncIterator[Wait]:
@@ -97,12 +87,13 @@ class Database:
         Yields a function that waits for a notification, so many seconds at the most, and tells whether one came.
         Raises Unavailable when the connection is lost.
         """
+        deadline = asyncio.get_running_loop().time() + self.timeout_s
         with _translated():
-            connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, connect_timeout=max(2, round(self.timeout_s))
-            )
+            async with asyncio.timeout_at(deadline):
+                connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True)
             try:
-                await asyncio.wait_for(connection.execute(f'LISTEN "{channel}"'), self.timeout_s)
+                with _cut_at(deadline, connection):
+                    await connection.execute(f'LISTEN "{channel}"')
 
                 async def wait(within_s: float) -> bool:
                     with _translated():
@@ -128,6 +119,23 @@ def _refuse_dead(connection: Any, record: object, proxy: object) -> None:
     poll.register(connection.driver_connection.fileno(), select.POLLIN)
     if poll.poll(0):
         raise DisconnectionError
+
+
+@contextmanager
+def _cut_at(deadline: float, connection: psycopg.AsyncConnection[Any]) -> Iterator[None]:
+    """Cut the line to the server if the block is not over by a time of the event loop."""
+    line = socket.socket(fileno=os.dup(connection.fileno()))  # a duplicate: psycopg may close its own before we cut
+
+    def cut() -> None:
+        with suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
+
+    timer = asyncio.get_running_loop().call_at(deadline, cut)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        line.close()
 
 
 @contextmanager

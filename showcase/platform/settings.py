@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
 
     # -- messaging
     relay_batch: int = Field(200, ge=1, le=10_000)
-    relay_poll_s: float = Field(1.0, gt=0, le=60)
+    relay_poll_s: float = Field(1.0, gt=0, le=5)
     """How long an event waits if the notification that wakes the relay is lost."""
     prefetch: int = Field(100, ge=1, le=1_000)
     outbox_kept: timedelta = timedelta(hours=24)
@@ -86,8 +87,19 @@ class Settings(BaseSettings):
         return self
 
     def url(self, name: str) -> str:
-        """The URL in one of the settings above. Raises ValueError, naming the variable, when it is not set."""
-        value: SecretStr = getattr(self, name)
-        if not value.get_secret_value():
+        """The URL in one of the settings above. Raises ValueError, naming the variable, when there is none."""
+        secret: SecretStr = getattr(self, name)
+        value = secret.get_secret_value()
+        if not value:
             raise ValueError(f"SHOWCASE_{name.upper()} is not set")
-        return value.get_secret_value()
+        if not _is_url(value):  # not shown: it may hold a password all the same
+            raise ValueError(f"SHOWCASE_{name.upper()} is no URL: scheme://user:password@host:port/…")
+        return value
+
+
+def _is_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return bool(parts.scheme and parts.netloc) and ("," in parts.netloc or parts.port != 0)  # "," of several hosts
+    except ValueError:
+        return False

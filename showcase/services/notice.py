@@ -22,6 +22,8 @@ TEXTS = {
     "shop.order.refused.v1": "Your payment was declined, so your order was not packed.",
 }
 MAIL_WITHIN_S = 5.0
+PERMANENT = 500
+"""Replies from here on are for good (RFC 5321 §4.2.1)."""
 
 
 class EndedOrder(BaseModel):
@@ -51,7 +53,8 @@ class Notice:
         A mail cannot be part of a transaction. It is sent first: a household that hears twice, because we died in
         between, is better than one that never hears. Both mails have one Message-ID.
 
-        Raises Unavailable when the mail server is away, pydantic.ValidationError for an event that is none of ours.
+        Raises Unavailable when the mail server is away, pydantic.ValidationError for an event that is none of ours,
+        smtplib.SMTPRecipientsRefused for a household that has no address.
         """
         order = EndedOrder.model_validate(event.data)
         words = TEXTS[event.type]
@@ -71,7 +74,11 @@ class Notice:
                 if url.username:
                     smtp.login(unquote(url.username), unquote(url.password or ""))
                 smtp.send_message(mail)
-        except (OSError, smtplib.SMTPServerDisconnected) as error:
+        except smtplib.SMTPRecipientsRefused as error:
+            if all(code >= PERMANENT for code, _ in error.recipients.values()):
+                raise
+            raise Unavailable("the mail server does not take this mail now") from error
+        except OSError as error:  # all of smtplib's errors are
             raise Unavailable("the mail server does not answer in time") from error
 
 

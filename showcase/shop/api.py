@@ -136,7 +136,7 @@ def routes(shop: Shop, route_class: type[APIRoute]) -> APIRouter:
         response.headers["Location"] = f"/orders/{order.id}"
         return OrderModel.of(order)
 
-    @router.get("/orders", responses=documented(MissingToken, MissingScope, NotAHousehold))
+    @router.get("/orders", responses=documented(MissingToken, MissingScope, NotAHousehold, BadCursor))
     async def own_orders(caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[OrderSummaryModel]:
         """The household's own orders, the newest first."""
         before = None if cursor is None else OrderId(_uuid_in(cursor))

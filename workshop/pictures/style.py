@@ -50,14 +50,14 @@ TITLE_PT, NAME_PT, TEXT_PT, SMALL_PT = 17.0, 13.0, 12.0, 10.5
 LANES: Mapping[str, tuple[str, str]] = {
     "http": ("HTTP", "app"),
     "postgres": ("PostgreSQL", "postgres"),
+    "connect": ("Debezium", "connect"),
+    "kafka": ("Kafka", "kafka"),
+    "mongo": ("MongoDB", "mongo"),
     "rabbitmq": ("RabbitMQ", "rabbitmq"),
     "payment": ("payment", "worker"),
     "stock": ("stock", "worker"),
     "notice": ("notice", "worker"),
     "mail": ("mail", "mail"),
-    "connect": ("Debezium", "connect"),
-    "kafka": ("Kafka", "kafka"),
-    "mongo": ("MongoDB", "mongo"),
     "redis": ("Redis", "redis"),
     "websocket": ("WebSocket", "websocket"),
 }

@@ -5,7 +5,7 @@ A blocking publisher waits one round trip for each confirm; here a whole window 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ class Broker:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closed = asyncio.Event()
         self._next_tag = 1
         self._unconfirmed: dict[int, asyncio.Future[bool]] = {}
         self._returned: set[str] = set()
@@ -67,7 +68,7 @@ class Broker:
             parameters,
             on_open_callback=lambda _: _settle(opened, None),
             on_open_error_callback=lambda _, error: _settle(opened, error),
-            on_close_callback=lambda _, error: broker._on_lost(error),
+            on_close_callback=lambda _, error: broker._on_closed(error),
             custom_ioloop=asyncio.get_running_loop(),
         )
         try:
@@ -137,10 +138,10 @@ class Broker:
         self.check()
         self._channel.basic_ack(delivery.tag)
 
-    def give_back(self, delivery: Delivery, *, again: bool) -> None:
-        """The message was not handled: have it delivered again, or moved to the parking lot. Raises Unavailable."""
+    def park(self, delivery: Delivery) -> None:
+        """The message cannot be handled: move it to the parking lot. Raises Unavailable: then it comes again."""
         self.check()
-        self._channel.basic_nack(delivery.tag, requeue=again)
+        self._channel.basic_nack(delivery.tag, requeue=False)
 
     def check(self) -> None:
         """Raises Unavailable when the connection is lost."""
@@ -154,6 +155,7 @@ class Broker:
         self._connection.channel(on_open_callback=lambda channel: _settle(opened, channel))
         self._channel = await self._answer(opened)
         self._channel.add_on_close_callback(lambda _, error: self._on_lost(error))
+        self._channel.add_on_cancel_callback(lambda _: self._on_lost(RuntimeError("the queue is gone")))
         self._channel.add_on_return_callback(
             lambda _, method, properties, body: self._returned.add(properties.message_id)
         )
@@ -184,16 +186,23 @@ class Broker:
             if confirmed is not None and not confirmed.done():
                 confirmed.set_result(taken)
 
+    def _on_closed(self, error: BaseException) -> None:
+        self._closed.set()
+        self._on_lost(error)
+
     def _on_lost(self, error: BaseException) -> None:
         if not self._lost.done():
             self._lost.set_exception(Unavailable(f"the connection to rabbitmq was lost: {error}"))
             self._lost.exception()  # looked at: nobody may be waiting for it
 
     async def _close(self) -> None:
-        """Say goodbye, unless there is nobody to say it to."""
-        if self._connection.is_open and not self._lost.done():
+        """Say goodbye, unless there is nobody to say it to; do not let a connection open that nobody waits for."""
+        was_open = self._connection.is_open
+        if not (self._connection.is_closing or self._connection.is_closed):
             self._connection.close()
-            await asyncio.wait({self._lost}, timeout=self._timeout_s)
+        if was_open:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), self._timeout_s)
 
 
 async def _all(futures: "Sequence[asyncio.Future[bool]]") -> list[bool]:

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.types import BigInteger
 
 from showcase.kernel.events import Event
+from showcase.messaging.application import one_a_subject
 from showcase.platform.database import Database
 
 log = structlog.get_logger()
@@ -54,12 +55,14 @@ class SqlOutbox:
                 return 0
             if not (rows := (await db.execute(oldest)).all()):
                 return 0
-            taken = await publish([Event.read(row.attributes, row.body) for row in rows])
-            positions = [row.position for row, with_broker in zip(rows, taken, strict=True) if with_broker]
-            await db.execute(update(self._table).where(outbox.position.in_(positions)).values(published_at=func.now()))
-            if len(positions) < len(rows):
-                log.warning("the broker did not take all", outbox=self._table.schema, left=len(rows) - len(positions))
-            return len(positions)
+            positions = {row.attributes["id"]: row.position for row in rows}
+            events = one_a_subject([Event.read(row.attributes, row.body) for row in rows])
+            taken = await publish(events)
+            done = [positions[event.id] for event, with_broker in zip(events, taken, strict=True) if with_broker]
+            await db.execute(update(self._table).where(outbox.position.in_(done)).values(published_at=func.now()))
+            if len(done) < len(events):
+                log.warning("the broker did not take all", outbox=self._table.schema, left=len(events) - len(done))
+            return len(done)
 
     async def prune(self, kept: timedelta) -> int:
         """Remove events that were published longer ago than `kept`; how many."""

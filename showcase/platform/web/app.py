@@ -9,7 +9,7 @@ from showcase.platform.resources import Resources
 from showcase.platform.slices import Slice
 from showcase.platform.web import docs, health, problems
 from showcase.platform.web.callers import Authenticate
-from showcase.platform.web.envelope import Envelope
+from showcase.platform.web.envelope import BodyLimit, Envelope
 
 
 def build(resources: Resources, slices: Sequence[Slice], authenticate: Authenticate) -> FastAPI:
@@ -28,7 +28,8 @@ def build(resources: Resources, slices: Sequence[Slice], authenticate: Authentic
         redoc_url=None,
     )
     app.state.authenticate = authenticate
-    app.add_middleware(Envelope, max_body_bytes=resources.settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=resources.settings.max_body_bytes)
+    app.add_middleware(Envelope)  # added last, so it is around the other
     problems.install(app)
     docs.install(app)
     app.include_router(health.routes(resources.pings))

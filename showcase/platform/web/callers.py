@@ -1,5 +1,6 @@
 """Who is calling, and may they: `require(scope)` as a dependency of a route."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastapi import Depends
@@ -38,16 +39,19 @@ async def caller(connection: HTTPConnection) -> Principal:
     return principal
 
 
-def require(scope: Scope) -> Any:
-    """A dependency that gives the principal, if it has a scope.
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Gives the principal, if it has a scope. Raises Unauthenticated, MissingScope."""
 
-    Raises Unauthenticated, MissingScope.
-    """
+    scope: Scope
 
-    async def allowed(connection: HTTPConnection) -> Principal:
+    async def __call__(self, connection: HTTPConnection) -> Principal:
         principal = await caller(connection)
-        if scope not in principal.scopes:
-            raise MissingScope(f"the token needs the scope {scope}")
+        if self.scope not in principal.scopes:
+            raise MissingScope(f"the token needs the scope {self.scope}")
         return principal
 
-    return Depends(allowed)
+
+def require(scope: Scope) -> Any:
+    """A dependency of a route: see `Allowed`."""
+    return Depends(Allowed(scope))

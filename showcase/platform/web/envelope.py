@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, its trace, the limit of its body, its line in the log (plain ASGI)."""
+"""What surrounds every request: its id, its trace, its line in the log, the limit of its body (plain ASGI)."""
 
 import re
 import time
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from showcase.kernel import trace
 from showcase.kernel.errors import TooLarge
 from showcase.kernel.ids import new_uuid
-from showcase.platform.web.problems import response_of
+from showcase.platform.web.problems import bug, response_of
 
 log = structlog.get_logger()
 
@@ -18,15 +18,10 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
 class Envelope:
-    """Middleware around the whole app.
+    """Middleware around the whole app: names each request, and answers for what nobody has caught."""
 
-    Args:
-        max_body_bytes: more than that is answered with 413, whether it was announced or not.
-    """
-
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -40,16 +35,6 @@ class Envelope:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         began = time.perf_counter()
         status = 0
-        received = 0
-
-        async def limited_receive() -> Message:
-            nonlocal received
-            message = await receive()
-            if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                if received > self.max_body_bytes:
-                    raise self._too_large()
-            return message
 
         async def marked_send(message: Message) -> None:
             nonlocal status
@@ -61,16 +46,51 @@ class Envelope:
                 marked["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
-        announced = headers.get("content-length", "")
         try:
-            if announced.isdecimal() and int(announced) > self.max_body_bytes:
-                raise self._too_large()
-            await self.app(scope, limited_receive, marked_send)
-        except TooLarge as error:
-            await response_of(error)(scope, receive, marked_send)
+            await self.app(scope, receive, marked_send)
+        except Exception as error:
+            log.error("unhandled", path=scope["path"], exc_info=error)
+            if status or scope["type"] != "http":
+                raise
+            await bug()(scope, receive, marked_send)
         finally:
             took_ms = round((time.perf_counter() - began) * 1000, 1)
             log.info("request", method=scope.get("method", "WS"), path=scope["path"], status=status, took_ms=took_ms)
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"a body has up to {self.max_body_bytes:,} bytes")
+
+class BodyLimit:
+    """Middleware that answers a body of too many bytes with 413, whether it was announced or not."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        too_large = TooLarge(f"a body has up to {self.max_bytes:,} bytes")
+        received = 0
+        has_begun = False
+
+        async def limited_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_bytes:
+                raise too_large
+            return message
+
+        async def limited_send(message: Message) -> None:
+            nonlocal has_begun
+            if received <= self.max_bytes:  # or the app answers that it could not read the body: we know why
+                has_begun = True
+                await send(message)
+
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced) > self.max_bytes:
+            received = int(announced)
+        else:
+            await self.app(scope, limited_receive, limited_send)
+        if received > self.max_bytes and not has_begun:
+            await response_of(too_large)(scope, receive, send)

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from showcase.kernel.errors import Conflict, Invalid
 from showcase.platform.database import Database
-from showcase.platform.web.callers import caller
+from showcase.platform.web.callers import Allowed, caller
 
 HEADER = "Idempotency-Key"
 MAX_LENGTH = 200
@@ -57,6 +57,9 @@ def idempotent(database: Database, lifetime: timedelta) -> type[APIRoute]:
                 if not 0 < len(key) <= MAX_LENGTH:
                     raise BadIdempotencyKey(f"it has 1 to {MAX_LENGTH} characters")
                 principal = await caller(request)
+                for needed in self.dependant.dependencies:  # before a stored answer is shown
+                    if isinstance(needed.call, Allowed):
+                        await needed.call(request)
                 body = hashlib.sha256(f"{request.url.path}\n".encode() + await request.body()).digest()
                 names = {"principal": principal.subject, "key": key}
                 async with database.transaction() as db:

@@ -1,19 +1,16 @@
 """Errors as `application/problem+json` (RFC 9457), from one table."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from showcase.kernel import errors
-
-log = structlog.get_logger()
 
 STATUS: Mapping[type[errors.DomainError], int] = {
     errors.Invalid: 422,
@@ -27,6 +24,11 @@ STATUS: Mapping[type[errors.DomainError], int] = {
 """The one table: kind of domain error → status."""
 
 MEDIA_TYPE = "application/problem+json"
+MAX_POINTER_PART = 40
+
+
+class InvalidRequest(errors.Invalid):
+    """The request does not fit its schema."""
 
 
 def status_of(kind: type[errors.DomainError]) -> int:
@@ -36,7 +38,7 @@ def status_of(kind: type[errors.DomainError]) -> int:
 
 def type_of(kind: type[errors.DomainError]) -> str:
     """The problem type: a relative reference that names the class, `EmptyBasket` → `/problems/empty-basket`."""
-    return "/problems/" + re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
+    return "/problems/" + re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower()
 
 
 def title_of(kind: type[errors.DomainError]) -> str:
@@ -72,13 +74,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, error: RequestValidationError) -> Response:
-        found = [
-            # Never with the input: it may be large, or a secret.
-            {"pointer": "/" + "/".join(str(part) for part in one["loc"]), "detail": str(one["msg"])}
-            for one in error.errors()[:20]
-        ]
+        # Never with the input: it may be large, or a secret.
+        found = [{"pointer": _pointer(one["loc"]), "detail": str(one["msg"])} for one in error.errors()[:20]]
         what = f"{found[0]['pointer']}: {found[0]['detail']}" if found else "it does not fit the schema"
-        return problem(422, "/problems/invalid-request", "The request does not fit its schema", what, errors=found)
+        return response_of(InvalidRequest(what, errors=found))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
@@ -86,18 +85,24 @@ def install(app: FastAPI) -> None:
             error.status_code, "about:blank", HTTPStatus(error.status_code).phrase, str(error.detail), error.headers
         )
 
-    @app.exception_handler(Exception)
-    async def bug(request: Request, error: Exception) -> Response:
-        log.error("unhandled", path=request.url.path, exc_info=error)
-        return problem(
-            500, "/problems/internal", "Something broke", "this is our fault; the request id finds it in the logs"
-        )
+
+def bug() -> Response:
+    """The answer when something is wrong with us."""
+    return problem(
+        500, "/problems/internal", "Something broke", "this is our fault; the request id finds it in the logs"
+    )
+
+
+def _pointer(place: Sequence[object]) -> str:
+    """A JSON pointer (RFC 6901). Names come from the request and may have any length."""
+    parts = (str(part)[:MAX_POINTER_PART] for part in place)
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 def documented(*kinds: type[errors.DomainError]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route in OpenAPI: the problems that it may answer with."""
+    """The `responses` of a route in OpenAPI: the problems that it may answer with, and those that any may."""
     every: dict[int | str, dict[str, Any]] = {}
-    for kind in kinds:
+    for kind in (errors.Unavailable, InvalidRequest, *kinds):
         entry = every.setdefault(status_of(kind), {"description": "", "content": {MEDIA_TYPE: {"examples": {}}}})
         entry["description"] += f"{'; ' if entry['description'] else ''}`{type_of(kind)}`: {title_of(kind)}"
         example = {"type": type_of(kind), "title": title_of(kind), "status": status_of(kind), "detail": "…"}
