@@ -17,7 +17,7 @@ def create_app(settings: Settings, slices: Sequence[str] = SLICES) -> FastAPI:
     Args:
         slices: the patterns to serve; one alone needs only its own servers.
 
-    Raises ValueError when the URL of a server that is needed is not set, LookupError for an unknown slice.
+    Raises Misconfigured when the URL of a server that is needed is not set, and for an unknown slice.
     """
     resources = Resources(settings)
     return build(resources, build_slices(resources, slices), auth.tokens(settings).authenticate)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from showcase.kernel.errors import DomainError, Unavailable
 from showcase.kernel.principal import Principal, Scope
-from showcase.platform.settings import Settings
+from showcase.platform.settings import Misconfigured, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -144,8 +144,8 @@ def told(process: str) -> Iterator[Settings]:
             name = "".join(f"SHOWCASE_{str(part).upper()}: " for part in wrong["loc"])
             typer.echo(f"error: {name}{wrong['msg'].removeprefix('Value error, ')}", err=True)
         raise typer.Exit(2) from None
-    except (ValueError, LookupError) as error:
-        typer.echo(f"error: {error.args[0] if error.args else error}", err=True)
+    except Misconfigured as error:
+        typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     except DomainError as error:
         typer.echo(f"error: {error.detail}", err=True)

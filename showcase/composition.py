@@ -16,7 +16,7 @@ from showcase.messaging.application import Handle
 from showcase.messaging.domain import Queue, Topology
 from showcase.messaging.infrastructure.outbox import SqlInbox, SqlOutbox
 from showcase.platform.resources import Resources
-from showcase.platform.settings import Settings
+from showcase.platform.settings import Misconfigured, Settings
 from showcase.platform.slices import Slice
 from showcase.platform.worker import Work
 from showcase.services import notice, payment, stock
@@ -40,7 +40,7 @@ OUTBOXES = ("public", payment.SCHEMA, stock.SCHEMA)
 
 
 def build_slices(resources: Resources, names: Sequence[str] = SLICES) -> list[Slice]:
-    """The slices of an app. Raises LookupError for a name that is none."""
+    """The slices of an app. Raises Misconfigured for a name that is none."""
     import showcase.audit.wiring as audit
     import showcase.caching.wiring as caching
     import showcase.realtime.wiring as realtime
@@ -52,12 +52,12 @@ def build_slices(resources: Resources, names: Sequence[str] = SLICES) -> list[Sl
         "realtime": lambda: realtime.build(resources, _owner_of(resources)),
     }
     if unknown := sorted(set(names) - set(built)):
-        raise LookupError(f"there is no slice {', '.join(unknown)}, only {', '.join(built)}")
+        raise Misconfigured(f"there is no slice {', '.join(unknown)}, only {', '.join(built)}")
     return [built[name]() for name in names]
 
 
 def build_worker(resources: Resources, name: str) -> Work:
-    """What a background process does. Raises LookupError for a name that is none."""
+    """What a background process does. Raises Misconfigured for a name that is none."""
     if name == "relay":
         return messaging.relaying(resources, TOPOLOGY, OUTBOXES)
     if name == "audit":
@@ -65,7 +65,7 @@ def build_worker(resources: Resources, name: str) -> Work:
 
         return audit.work(resources, AUDITED)
     if name not in HANDLERS:
-        raise LookupError(f"there is no worker {name!r}, only {', '.join(HANDLERS)}")
+        raise Misconfigured(f"there is no worker {name!r}, only {', '.join(HANDLERS)}")
     return messaging.consuming(resources, TOPOLOGY, name, HANDLERS[name](resources))
 
 

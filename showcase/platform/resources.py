@@ -26,6 +26,8 @@ class Resources:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.pings: dict[str, Ping] = {}
+        self.spare: set[str] = set()
+        """Resources without which the process still does all of its work, only slower."""
         self._closing = AsyncExitStack()
         self._databases: dict[str, Database] = {}
 
@@ -53,6 +55,7 @@ class Resources:
 
         client = redis.connect(self.settings.url("redis_cache_url"), timeout_s=self.settings.cache_timeout_s)
         self._register("redis-cache", client.ping, client.aclose)
+        self.spare.add("redis-cache")
         return client
 
     @cached_property

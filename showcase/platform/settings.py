@@ -7,6 +7,11 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+
+class Misconfigured(ValueError):
+    """What this process was started with cannot work."""
+
+
 WORKSHOP_KEY = "only-for-the-workshop-where-nothing-is-worth-stealing"
 
 
@@ -91,9 +96,9 @@ class Settings(BaseSettings):
         secret: SecretStr = getattr(self, name)
         value = secret.get_secret_value()
         if not value:
-            raise ValueError(f"SHOWCASE_{name.upper()} is not set")
+            raise Misconfigured(f"SHOWCASE_{name.upper()} is not set")
         if not _is_url(value):  # not shown: it may hold a password all the same
-            raise ValueError(f"SHOWCASE_{name.upper()} is no URL: scheme://user:password@host:port/…")
+            raise Misconfigured(f"SHOWCASE_{name.upper()} is no URL: scheme://user:password@host:port/…")
         return value
 
 

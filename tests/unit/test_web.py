@@ -288,6 +288,18 @@ async def test_ready_names_what_does_not_answer_and_live_does_not_care(monkeypat
     assert ready.json() == {"status": "unavailable", "checks": checks}
 
 
+async def test_what_may_be_away_is_told_and_does_not_matter() -> None:
+    async def away() -> None:
+        raise Unavailable("gone")
+
+    app = FastAPI()
+    app.include_router(health.routes({"cache": away}, spare={"cache"}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop.test") as client:
+        ready = await client.get("/health/ready")
+    assert ready.status_code == 200
+    assert ready.json() == {"status": "ok", "checks": {"cache": "Unavailable: no answer"}}
+
+
 async def test_the_page_of_the_interface_needs_no_other_host(client: httpx.AsyncClient) -> None:
     page = (await client.get("/docs")).text
 

@@ -32,7 +32,7 @@ def build(resources: Resources, slices: Sequence[Slice], authenticate: Authentic
     app.add_middleware(Envelope)  # added last, so it is around the other
     problems.install(app)
     docs.install(app)
-    app.include_router(health.routes(resources.pings))
+    app.include_router(health.routes(resources.pings, resources.spare))
     for slice_ in slices:
         for router in slice_.routers:
             app.include_router(router)
