@@ -154,7 +154,7 @@ def test_a_broken_promise_and_none_at_all() -> None:
     [
         ("in /home/ada/x.py", "names a folder of this machine: /home/ada/x.py"),
         ("'/tmp'", "names a folder"),
-        ("see /work/main", "names a folder"),
+        ("see /work/course", "names a folder"),
         ("at 127.0.0.1:20431", "names a port: 127.0.0.1:20431"),
         ("http://localhost:8000/orders", "names a port"),
         ("2026-11-23 13:58", "shows a time of its run: 2026-11-23 13:58"),
