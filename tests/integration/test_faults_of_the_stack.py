@@ -15,7 +15,7 @@ import pytest
 from pika.exceptions import AMQPError
 
 from tests.integration.contents import GET, KEEPERS, KEPT, PUT
-from tests.integration.stacks import phases, pids_of, runs, wait_until
+from tests.integration.stacks import phases, pids_of, queues_on_disk, runs, wait_until
 from workshop.stack import SERVERS, NotReady, Phase, ServerStatus, StackError
 from workshop.stack.local import rabbitmq
 from workshop.stack.local.backend import LocalBackend
@@ -36,14 +36,6 @@ def processes_of(backend: LocalBackend, name: str) -> list[psutil.Process]:
     return [main, *main.children(recursive=True)]
 
 
-def is_on_disk(backend: LocalBackend, name: str) -> bool:
-    """Whether a kill keeps what was put: RabbitMQ writes the list of its quorum queues within a second."""
-    if name != "rabbitmq":
-        return True
-    (names,) = backend.folder.data(name).glob("mnesia/*/quorum/*/names.dets")
-    return KEPT.encode() in names.read_bytes()
-
-
 def test_every_server_is_ready_and_tells_version_memory_and_address(whole: LocalBackend) -> None:
     for status in whole.status():
         assert status.phase == Phase.READY
@@ -61,7 +53,7 @@ def test_a_server_killed_from_outside_is_seen_dead_stays_dead_and_comes_back_wit
     value = secrets.token_hex(4)
     if name in KEEPERS:
         PUT[name](whole.urls(), value)
-        wait_until(lambda: is_on_disk(whole, name))
+        wait_until(lambda: name != "rabbitmq" or queues_on_disk(whole.folder, KEPT))
     before, family = status_of(whole, name), processes_of(whole, name)
     os.kill(family[0].pid, signal.SIGKILL)
     wait_until(lambda: status_of(whole, name).detail == "killed by SIGKILL")

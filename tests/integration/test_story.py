@@ -19,10 +19,13 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from showcase.composition import TOPOLOGY
 from showcase.messaging.domain import EVENTS, PARKING
 from showcase.messaging.infrastructure.amqp import ATTRIBUTE
+from tests.integration.stacks import queues_on_disk
 from tests.integration.system import Process, System, at_once, basket, log_events, problem_of, system_on, wait_for
 from workshop.stack import Stack
+from workshop.stack.local.backend import LocalBackend
 
 TABLES_OF_OTHERS = {
     "payment": ("public.orders", "public.outbox", "stock.picks", "notice.notices"),
@@ -196,6 +199,9 @@ def test_workers_find_back_to_a_broker_that_was_killed_and_to_one_that_was_pause
         _, relay, _ = system.start("app", "relay", "payment", broker_timeout_s=1)
         place(system, 2)
         wait_for(lambda: charges(system) == 2)
+        assert isinstance(broken.backend, LocalBackend)
+        folder = broken.backend.folder
+        wait_for(lambda: queues_on_disk(folder, *(queue.name for queue in TOPOLOGY.queues)))
 
         broken.server("rabbitmq").kill()
         place(system, 3)
