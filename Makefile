@@ -34,7 +34,8 @@ reset: venv ## drop every namespace that notebooks, tests and benchmarks left be
 	@$(BIN)/workshop reset
 
 lab: setup ## JupyterLab on the notebooks, with the stack up
-	@$(BIN)/workshop exec -- $(BIN)/jupyter-lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+	@$(BIN)/workshop exec -- $(BIN)/jupyter-lab --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+		$(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 lint: venv ## ruff, mypy, and the layers of the architecture
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
