@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from workshop.stack.local.process import Identity
+
 STOP_WITHIN_S = 12.0
 
 
@@ -53,7 +55,7 @@ def main() -> None:
     with suppress(StackError):
         Stack.attach()  # keeps a stack up that would otherwise end with the lesson, until all of this is done
     facts: list[dict[str, Any]] = [json.loads(line) for line in sys.stdin]
-    stop([psutil_process(*fact["process"]) for fact in facts if "process" in fact])
+    stop([Identity(*fact["process"]) for fact in facts if "process" in fact])
     for fact in facts:
         if "namespace" in fact:
             from workshop.stack.namespace import Namespace
@@ -64,35 +66,20 @@ def main() -> None:
                 sys.stderr.write(f"{error.what}\n")
 
 
-def psutil_process(pid: int, started: float) -> psutil.Process | None:
-    """The process, unless it has ended and somebody else has its number now."""
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        if abs(process.create_time() - started) < 1.0:
-            return process
-    return None
-
-
-def stop(processes: list[psutil.Process | None]) -> None:
+def stop(processes: list[Identity]) -> None:
     """End processes and whatever they have started: SIGTERM first, SIGKILL for those that do not follow."""
-    running = [process for process in processes if process is not None]
-    for process in running:
+    for identity in processes:
         with suppress(psutil.NoSuchProcess):
-            process.terminate()
-            process.resume()  # one that is paused hears nothing
+            if process := identity.process():
+                process.terminate()
+                process.resume()  # one that is paused hears nothing
     deadline = time.monotonic() + STOP_WITHIN_S
-    while (running := [process for process in running if is_alive(process)]) and time.monotonic() < deadline:
+    while any(identity.process() for identity in processes) and time.monotonic() < deadline:
         time.sleep(0.05)
-    for process in running:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Whether a process still runs; one that its parent has not looked at since it ended does not."""
-    with suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
+    for identity in processes:
+        if identity.process():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(identity.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

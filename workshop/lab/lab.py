@@ -28,7 +28,7 @@ from workshop import baskets
 from workshop.keeper import Keeper
 from workshop.lab import checks, looking
 from workshop.lab.background import Background
-from workshop.lab.processes import Processes
+from workshop.lab.processes import Process, Processes
 from workshop.lab.replay import Replay, bodies, send
 from workshop.pictures import Picture, system_map
 from workshop.report.marks import Versions
@@ -125,7 +125,7 @@ class Lab:
         """Print the end of what processes of a name have logged."""
         print(self._processes.log_of(name, lines))
 
-    def _running(self, name: str) -> Any:
+    def _running(self, name: str) -> Process:
         if not (running := self._processes.named(name)):
             raise StackError(f"no {name} runs", f"lab.start({name!r}) starts one")
         return running[0]

@@ -7,15 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import httpx
-import psutil
 
 from workshop.keeper import Keeper
 from workshop.stack import StackError
+from workshop.stack.local.process import Identity
 
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 12.0
@@ -111,7 +111,7 @@ class Processes:
             )
         if line is not None:
             line.close()
-        self._keeper.tell(process=[popen.pid, psutil.Process(popen.pid).create_time()])
+        self._keeper.tell(process=astuple(Identity.of(popen.pid)))
         process = Process(name, popen, log, url)
         self._running.append(process)
         return process
