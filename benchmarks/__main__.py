@@ -1,9 +1,9 @@
-"""`python -m benchmarks stack`: run one benchmark by name."""
+"""`python -m benchmarks auth`: run one benchmark by name."""
 
 import importlib
 import sys
 
-NAMES = ("stack",)
+NAMES = ("auth", "stack")
 
 
 def main() -> int:

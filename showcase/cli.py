@@ -4,10 +4,10 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
@@ -16,7 +16,12 @@ from showcase.kernel.errors import DomainError, Unavailable
 from showcase.kernel.principal import Principal, Scope
 from showcase.platform.settings import Misconfigured, Settings
 
+if TYPE_CHECKING:
+    from showcase.auth.infrastructure.keys import SqlKeys
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+keys = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens.")
+app.add_typer(keys, name="keys")
 
 
 @app.command()
@@ -109,12 +114,53 @@ def token(
     scope: Annotated[list[Scope], typer.Option(help="What it allows; may be given several times.")],
     minutes: Annotated[int, typer.Option(min=1, max=1_440)] = 60,
 ) -> None:
-    """Issue an access token."""
+    """Issue an access token without a sign-in. It belongs to no session, so nothing but time ends it."""
     with told("token") as settings:
         import showcase.auth.wiring as auth
 
-        principal = Principal(subject=subject, scopes=frozenset(scope))
-        typer.echo(auth.tokens(settings).issue(principal, timedelta(minutes=minutes)))
+        async def issued() -> str:
+            sign = await auth.signer(settings)
+            return sign(Principal(subject=subject, scopes=frozenset(scope)), timedelta(minutes=minutes))
+
+        typer.echo(asyncio.run(issued()))
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Show the keys that sign access tokens."""
+    with told("keys") as settings:
+        _on_keys(settings)
+
+
+@keys.command()
+def rotate() -> None:
+    """Have the next key sign from now on; tokens of the present one stay good until they expire."""
+    with told("keys") as settings:
+        _on_keys(settings, lambda keys: keys.rotate(settings.access_lifetime))
+
+
+@keys.command()
+def revoke(kid: Annotated[str, typer.Argument(help="Of a key that somebody else has got hold of.")]) -> None:
+    """Drop a key: every token that it has signed is refused, in every process within seconds."""
+    with told("keys") as settings:
+        _on_keys(settings, lambda keys: keys.revoke(kid))
+
+
+def _on_keys(settings: Settings, change: "Callable[[SqlKeys], Awaitable[object]] | None" = None) -> None:
+    """Change the keys, if that is asked for, then show what there is."""
+    import showcase.auth.wiring as auth
+    from showcase.platform.resources import Resources
+
+    async def changed() -> None:
+        async with Resources(settings) as resources:
+            keys = auth.keys(resources)
+            await keys.ensure()
+            if change is not None:
+                await change(keys)
+            for key in await keys.load():
+                typer.echo(f"{key.state:8}  {key.public.algorithm:6}  {key.public.kid}")
+
+    asyncio.run(changed())
 
 
 def work(name: str) -> None:

@@ -6,6 +6,7 @@ function that builds it: a payment worker starts without loading a web framework
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -22,10 +23,13 @@ from showcase.platform.worker import Work
 from showcase.services import notice, payment, stock
 from showcase.shop.application import STEPS, Product, Products, Shop
 from showcase.shop.domain import OrderId, ProductId
-from showcase.shop.infrastructure import SqlOrders, SqlProducts
+from showcase.shop.infrastructure import SqlHouseholds, SqlOrders, SqlProducts
 
-SLICES = ("shop", "audit", "realtime")
-AUDITED = ("public.orders", "public.order_lines", "payment.charges")
+if TYPE_CHECKING:
+    from showcase.auth.wiring import Auth
+
+SLICES = ("auth", "shop", "audit", "realtime")
+AUDITED = ("public.orders", "public.order_lines", "payment.charges", "auth.events")
 
 TOPOLOGY = Topology(
     [
@@ -39,7 +43,14 @@ TOPOLOGY = Topology(
 OUTBOXES = ("public", payment.SCHEMA, stock.SCHEMA)
 
 
-def build_slices(resources: Resources, names: Sequence[str] = SLICES) -> list[Slice]:
+def build_auth(resources: Resources) -> "Auth":
+    """Authentication, which every app needs."""
+    import showcase.auth.wiring as auth
+
+    return auth.build(resources, SqlHouseholds(resources.database).add)
+
+
+def build_slices(resources: Resources, auth: "Auth", names: Sequence[str] = SLICES) -> list[Slice]:
     """The slices of an app. Raises Misconfigured for a name that is none."""
     import showcase.audit.wiring as audit
     import showcase.caching.wiring as caching
@@ -47,13 +58,14 @@ def build_slices(resources: Resources, names: Sequence[str] = SLICES) -> list[Sl
     import showcase.shop.wiring as shop
 
     built: Mapping[str, Callable[[], Slice]] = {
+        "auth": auth.doors,
         "shop": lambda: shop.build(resources, _shop(resources, caching.build(resources))),
         "audit": lambda: audit.build(resources),
-        "realtime": lambda: realtime.build(resources, _owner_of(resources)),
+        "realtime": lambda: realtime.build(resources, _owner_of(resources), auth.denylist.on_denied),
     }
     if unknown := sorted(set(names) - set(built)):
         raise Misconfigured(f"there is no slice {', '.join(unknown)}, only {', '.join(built)}")
-    return [built[name]() for name in names]
+    return [auth.background, *(built[name]() for name in names)]
 
 
 def build_worker(resources: Resources, name: str) -> Work:
@@ -159,7 +171,7 @@ async def prune(resources: Resources) -> dict[str, int]:
     removed: dict[str, int] = {}
     for schema in ("public", payment.SCHEMA, stock.SCHEMA, notice.SCHEMA):
         removed |= await messaging.prune(resources.database, schema, resources.settings)
-    for slice_ in build_slices(resources):
+    for slice_ in build_slices(resources, build_auth(resources)):
         if slice_.prune is not None:
             removed |= await slice_.prune()
     return removed

@@ -5,6 +5,9 @@ and thereby the HTTP status (`showcase.platform.web.problems`); the class's name
 (`EmptyBasket` → `/problems/empty-basket`, RFC 9457).
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 
 class DomainError(Exception):
     """Something was asked for that cannot be.
@@ -33,11 +36,29 @@ class Conflict(DomainError):
 
 
 class Unauthenticated(DomainError):
-    """Nobody knows who is calling."""
+    """Nobody knows who is calling.
+
+    Attributes:
+        challenge: what would help, as parameters of `WWW-Authenticate: Bearer` (RFC 6750 §3).
+    """
+
+    challenge: Mapping[str, str] = MappingProxyType({})
 
 
 class Forbidden(DomainError):
     """The caller is known and may not do this."""
+
+
+class TooMany(DomainError):
+    """Too many of them in too short a time.
+
+    Args:
+        retry_after_s: when the next one is heard.
+    """
+
+    def __init__(self, detail: str, *, retry_after_s: int, **facts: object) -> None:
+        super().__init__(detail, **facts)
+        self.retry_after_s = retry_after_s
 
 
 class TooLarge(DomainError):

@@ -1,5 +1,6 @@
 """Everything that can be set from outside, read once from the environment (`SHOWCASE_…`)."""
 
+import re
 from datetime import timedelta
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ class Misconfigured(ValueError):
     """What this process was started with cannot work."""
 
 
-WORKSHOP_KEY = "only-for-the-workshop-where-nothing-is-worth-stealing"
+WORKSHOP_SECRETS = "w1:only-for-the-workshop-where-nothing-is-worth-stealing"
 
 
 class Settings(BaseSettings):
@@ -60,10 +61,37 @@ class Settings(BaseSettings):
     max_sockets: int = Field(2_000, ge=1)
     idempotency_lifetime: timedelta = timedelta(hours=24)
 
-    # -- tokens
-    token_key: SecretStr = SecretStr(WORKSHOP_KEY)
+    # -- authentication
+    secrets: SecretStr = SecretStr(WORKSHOP_SECRETS)
+    """`id:secret,id:secret`: the first seals and signs, the others still open what they have sealed."""
     issuer: str = "https://shop.example"
     audience: str = "https://shop.example/api"
+    token_algorithm: Literal["ES256", "EdDSA"] = "ES256"  # noqa: S105
+    access_lifetime: timedelta = timedelta(minutes=5)
+    refresh_idle: timedelta = timedelta(days=14)
+    """A session that is not used for so long ends."""
+    session_lifetime: timedelta = timedelta(days=90)
+    refresh_policy: Literal["strict", "grace", "same-successor"] = "same-successor"
+    refresh_leeway: timedelta = timedelta(seconds=10)
+    """How long after a rotation its answer may be asked for again, since it was lost."""
+    revocation: Literal["pushed", "looked-up", "none"] = "pushed"
+    """How a check learns of a revocation: told beforehand, asks Redis each time, or not before the token expires."""
+    step_up_age: timedelta = timedelta(minutes=5)
+    keys_reload_s: float = Field(10.0, gt=0, le=300)
+    challenge_lifetime: timedelta = timedelta(minutes=10)
+    mail_resend: timedelta = timedelta(seconds=30)
+    """Between two mails for the same purpose to one address."""
+    login_limits: str = "5 per minute; 20 per 15 minutes; 100 per day"
+    """For wrong passwords and codes of one account."""
+    address_limits: str = "60 per minute; 600 per hour"
+    """For whatever one address tries without having signed in."""
+    hashing_at_once: int = Field(2, ge=1, le=64)
+    hashing_waiting: int = Field(20, ge=0, le=1_000)
+    """How many may wait for their password to be hashed; whoever comes then is sent away with 503."""
+    auth_events_kept: timedelta = timedelta(days=90)
+    ended_sessions_kept: timedelta = timedelta(days=7)
+    trusted_origins: str = ""
+    """Whose pages may use cookies, besides the app's own: `https://shop.example,https://…`."""
 
     # -- messaging
     relay_batch: int = Field(200, ge=1, le=10_000)
@@ -84,11 +112,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _refuse_default_secrets(self) -> Self:
-        key = self.token_key.get_secret_value()
-        if self.environment != "workshop" and key == WORKSHOP_KEY:
-            raise ValueError("SHOWCASE_TOKEN_KEY is the default one: set it, or SHOWCASE_ENVIRONMENT=workshop")
-        if len(key.encode()) < 32:
-            raise ValueError("SHOWCASE_TOKEN_KEY needs 32 bytes or more (RFC 7518 §3.2)")
+        given = self.secrets.get_secret_value()
+        if self.environment != "workshop" and WORKSHOP_SECRETS in given:
+            raise ValueError("SHOWCASE_SECRETS is the default one: set it, or SHOWCASE_ENVIRONMENT=workshop")
+        named = [one.partition(":")[::2] for one in given.split(",")]
+        if not all(re.fullmatch("[a-z0-9]{1,16}", name) and len(secret.encode()) >= 32 for name, secret in named):
+            raise ValueError("SHOWCASE_SECRETS is `id:secret,id:secret`, each secret of 32 bytes or more")
+        if len({name for name, _ in named}) < len(named):
+            raise ValueError("SHOWCASE_SECRETS has two secrets with one id")
         return self
 
     def url(self, name: str) -> str:

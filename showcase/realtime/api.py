@@ -3,8 +3,9 @@
     client: hello {token} first, within five seconds; then subscribe {topic}, unsubscribe {topic}
     server: welcome, subscribed {topic}, event {topic, id, event}, error {problem}
 
-Closed with 1008 for what is against these rules, 1009 for a message that is too large, 1011 when the stream of
-events broke, 1012 when the process stops, and 1013 when there are too many connections or one does not keep up.
+Closed with 1008 for what is against these rules and when the session ends, 1009 for a message that is too large,
+1011 when the stream of events broke, 1012 when the process stops, and 1013 when there are too many connections or one
+does not keep up.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from showcase.kernel.errors import DomainError, Invalid, Unauthenticated, Unavai
 from showcase.kernel.principal import Principal
 from showcase.platform.web.callers import Authenticate
 from showcase.platform.web.problems import problem, status_of, title_of, type_of
-from showcase.realtime.application import INTERNAL_ERROR, TRY_AGAIN_LATER, Client, Closing, Hub
+from showcase.realtime.application import INTERNAL_ERROR, POLICY_VIOLATION, TRY_AGAIN_LATER, Client, Closing, Hub
 from showcase.realtime.domain import Topic
 
 log = structlog.get_logger()
@@ -31,7 +32,6 @@ HELLO_WITHIN_S = 5.0
 CLOSE_WITHIN_S = 5.0
 MAX_MALFORMED = 5
 
-POLICY_VIOLATION = 1008
 TOO_BIG = 1009
 
 
@@ -127,6 +127,7 @@ async def _read(websocket: WebSocket, client: Client, hub: Hub) -> None:
     try:
         async with asyncio.timeout(HELLO_WITHIN_S):
             principal = await _greeted(websocket)
+            hub.signed_in(client, principal)  # nothing in between: a revocation is heard either before or after
     except TimeoutError as error:
         raise _Ended(POLICY_VIOLATION, "the first message is hello, within 5 seconds") from error
     except DomainError as error:

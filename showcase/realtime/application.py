@@ -23,6 +23,7 @@ MAX_TOPICS = 100
 RESTARTING = 1012
 TRY_AGAIN_LATER = 1013
 INTERNAL_ERROR = 1011
+POLICY_VIOLATION = 1008
 
 OwnerOf = Callable[[UUID], Awaitable[int | None]]
 """The household that an order belongs to; None if there is no such order. Raises Unavailable."""
@@ -62,10 +63,11 @@ class Closing:
 
 
 class Client:
-    """One connection: what waits to be sent, what it follows, and why it ends."""
+    """One connection: what waits to be sent, what it follows, whose session it is, and why it ends."""
 
     def __init__(self) -> None:
         self.topics: set[Topic] = set()
+        self.session_id: UUID | None = None
         self.closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
         self._waiting: deque[str] = deque()
         self._news = asyncio.Event()
@@ -82,8 +84,7 @@ class Client:
             self._waiting.append(text)
             self._news.set()
         else:
-            self._waiting.clear()
-            self.close(TRY_AGAIN_LATER, f"more than {QUEUE_LENGTH} messages were waiting to be read")
+            self.close(TRY_AGAIN_LATER, f"more than {QUEUE_LENGTH} messages were waiting to be read", at_once=True)
 
     async def next(self) -> str | None:
         """What is to be sent next; None when that was all and the connection is to be closed."""
@@ -94,8 +95,14 @@ class Client:
             await self._news.wait()
         return self._waiting.popleft()
 
-    def close(self, code: int, reason: str) -> None:
-        """Have the connection closed, after what waits is sent; the first reason counts."""
+    def close(self, code: int, reason: str, *, at_once: bool = False) -> None:
+        """Have the connection closed; the first reason counts.
+
+        Args:
+            at_once: what waits is not sent any more, rather than sent first.
+        """
+        if at_once:
+            self._waiting.clear()
         if not self.closing.done():
             self.closing.set_result(Closing(code, reason))
             self._news.set()
@@ -114,6 +121,7 @@ class Hub:
         self._max_clients = max_clients
         self._clients: set[Client] = set()
         self._following: dict[Topic, set[Client]] = {}
+        self._of_session: dict[UUID, set[Client]] = {}
         self._after: str | None = None
         self.positioned = asyncio.Event()
         """Set as soon as the reader knows where it begins."""
@@ -130,6 +138,22 @@ class Hub:
         for topic in list(client.topics):
             self.unsubscribe(client, topic)
         self._clients.discard(client)
+        if client.session_id is not None:
+            clients = self._of_session[client.session_id]
+            clients.discard(client)
+            if not clients:
+                del self._of_session[client.session_id]
+
+    def signed_in(self, client: Client, principal: Principal) -> None:
+        """Note whose a connection is, so that it ends with the session."""
+        client.session_id = principal.session_id
+        if principal.session_id is not None:
+            self._of_session.setdefault(principal.session_id, set()).add(client)
+
+    def end_session(self, session_id: UUID) -> None:
+        """Close every connection of a session; what waits to be sent is not sent any more."""
+        for client in self._of_session.get(session_id, ()):
+            client.close(POLICY_VIOLATION, "the session has ended", at_once=True)
 
     async def subscribe(self, client: Client, principal: Principal, topic: Topic) -> None:
         """Have a client told every event of a topic that is published from now on.

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from uuid import UUID
 
 import structlog
 
@@ -20,12 +21,20 @@ log = structlog.get_logger()
 READER = "events"
 
 
-def build(resources: Resources, owner_of: OwnerOf) -> Slice:
+def build(
+    resources: Resources,
+    owner_of: OwnerOf,
+    when_a_session_ends: Callable[[Callable[[UUID], None]], None] = lambda _: None,
+) -> Slice:
     """The WebSocket, and the process's one reader of the stream behind it.
+
+    Args:
+        when_a_session_ends: calls what it is given with the id of each session that was revoked.
 
     Raises ValueError when the URL of redis-state is not set.
     """
     hub = Hub(_stream(resources), owner_of, max_clients=resources.settings.max_sockets)
+    when_a_session_ends(hub.end_session)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:

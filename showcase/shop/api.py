@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from showcase.kernel.principal import Principal, Scope
 from showcase.platform.web.callers import MissingScope, MissingToken, require
 from showcase.platform.web.idempotency import BadIdempotencyKey, IdempotencyKeyReused, StillInFlight
-from showcase.platform.web.paging import BadCursor, Cursor, Limit, Page, cursor_of, key_of
+from showcase.platform.web.paging import BadCursor, Cursor, Limit, Page, cursor_of, uuid_of
 from showcase.platform.web.problems import documented
 from showcase.shop.application import NotAHousehold, Shop
 from showcase.shop.domain import (
@@ -139,7 +139,7 @@ def routes(shop: Shop, route_class: type[APIRoute]) -> APIRouter:
     @router.get("/orders", responses=documented(MissingToken, MissingScope, NotAHousehold, BadCursor))
     async def own_orders(caller: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[OrderSummaryModel]:
         """The household's own orders, the newest first."""
-        before = None if cursor is None else OrderId(_uuid_in(cursor))
+        before = None if cursor is None else OrderId(uuid_of(cursor))
         orders = await shop.own_orders(caller, before, limit + 1)
         page = [OrderSummaryModel.model_validate(order) for order in orders[:limit]]
         return Page(items=page, next=cursor_of(str(page[-1].order_id)) if len(orders) > limit else None)
@@ -155,10 +155,3 @@ def routes(shop: Shop, route_class: type[APIRoute]) -> APIRouter:
         return ProductModel.model_validate(await shop.product(ProductId(product_id)))
 
     return router
-
-
-def _uuid_in(cursor: str) -> UUID:
-    try:
-        return UUID(str(key_of(cursor, str)[0]))
-    except ValueError as error:
-        raise BadCursor("begin with the first page again") from error

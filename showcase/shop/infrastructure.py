@@ -72,6 +72,19 @@ class SqlOrders:
             return owner
 
 
+class SqlHouseholds:
+    """Households that come new, besides those that the data knows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self) -> int:
+        """A household of whom nothing is known yet: its number."""
+        async with self._database.transaction() as db:
+            number: int = (await db.execute(_NEW_HOUSEHOLD)).scalar_one()
+            return number
+
+
 class SqlProducts:
     """See `application.Products`."""
 
@@ -116,4 +129,7 @@ _OF_HOUSEHOLD = text("""
 """)
 _PRODUCT = text("""
     SELECT product_id, department, brand, category, type, package_size FROM products WHERE product_id = :product_id
+""")
+_NEW_HOUSEHOLD = text("""
+    INSERT INTO households (household_id) VALUES (nextval('new_households')) RETURNING household_id
 """)

@@ -3,6 +3,7 @@
 Built on the command line alone: what a test starts is what an operator starts.
 """
 
+import asyncio
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +72,19 @@ class Process:
 
 
 class System:
-    """A namespace, and processes in it."""
+    """A namespace, and processes in it.
+
+    Attributes:
+        slices: what its apps serve.
+    """
 
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         self.environment = dict(environment)
         self.started: list[Process] = []
         self.numbers = itertools.count()
+        self.slices = "shop"
         self._folder = folder
-        self._issue = auth.tokens(settings_of(environment)).issue
+        self._tokens: dict[tuple[str, frozenset[Scope]], str] = {}
 
     @property
     def postgres_url(self) -> str:
@@ -108,8 +115,20 @@ class System:
 
     def headers(self, subject: str = "households/7", scopes: frozenset[Scope] = HOUSEHOLD) -> dict[str, str]:
         """By which a request is somebody's."""
-        token = self._issue(Principal(subject=subject, scopes=scopes), timedelta(minutes=10))
-        return {"Authorization": f"Bearer {token}"}
+        return {"Authorization": f"Bearer {self.token(subject, scopes)}"}
+
+    def token(self, subject: str, scopes: frozenset[Scope] = HOUSEHOLD) -> str:
+        """An access token without a sign-in."""
+        if (subject, scopes) not in self._tokens:
+            principal = Principal(subject=subject, scopes=scopes)
+            self._tokens[subject, scopes] = self.sign(principal, timedelta(minutes=30))
+        return self._tokens[subject, scopes]
+
+    @cached_property
+    def sign(self) -> Callable[[Principal, timedelta], str]:
+        """Signs access tokens as the operator's command does."""
+        with ThreadPoolExecutor(1) as pool:  # also where an event loop runs already
+            return pool.submit(asyncio.run, auth.signer(settings_of(self.environment))).result()
 
     def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """What a query finds, past the system."""
@@ -136,7 +155,7 @@ class System:
         if name == "app":  # listens already, so that nobody else gets the port
             line = socket.create_server(("127.0.0.1", 0), backlog=1_024)
             url = f"http://127.0.0.1:{line.getsockname()[1]}"
-            command = ["serve", "--slices", "shop", "--fd", str(line.fileno())]
+            command = ["serve", "--slices", self.slices, "--fd", str(line.fileno())]
         log = self._folder / f"{len(self.started)}-{name}.log"
         named = {f"SHOWCASE_{key.upper()}": str(value) for key, value in settings.items()}
         with log.open("wb") as output:

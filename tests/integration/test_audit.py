@@ -103,7 +103,7 @@ def consumer(names: Namespace, *tables: str) -> Iterator[Consumer]:
 async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The audit over HTTP; the token `auditor` may read it."""
 
-    async def authenticate(token: str) -> Principal:
+    async def authenticate(token: str, *, sensitive: bool = False) -> Principal:
         if token not in ("auditor", "household"):
             raise Unauthenticated("who?")
         return Principal(subject=f"staff/{token}", scopes=frozenset({Scope.AUDIT_READ} if token == "auditor" else ()))

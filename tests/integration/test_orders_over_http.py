@@ -1,18 +1,16 @@
 """What `POST /orders` refuses, and that it leaves nothing then; pages of orders; the app without its database."""
 
-import base64
-import json
-import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import jwt
 import psycopg
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-from showcase.auth.infrastructure import TYPE
-from showcase.kernel.principal import Scope
+from showcase.kernel.principal import Principal, Scope
 from showcase.platform.settings import Settings
 from showcase.platform.web.paging import cursor_of
 from showcase.shop.domain import MAX_LINES
@@ -20,6 +18,7 @@ from tests.integration.system import HOUSEHOLD, System, basket, problem_of, syst
 from workshop.stack import Stack
 
 TABLES = ("orders", "order_lines", "outbox", "inbox", "idempotency_keys")
+CALLER = Principal(subject="households/7", scopes=HOUSEHOLD)
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -44,25 +43,11 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def forged(**changes: object) -> str:
-    """A token as the app issues them, but for some claims."""
-    defaults = Settings(environment="workshop")
-    now = int(time.time())
-    claims = {
-        "iss": defaults.issuer,
-        "aud": defaults.audience,
-        "sub": "households/7",
-        "iat": now,
-        "exp": now + 60,
-        "jti": "1",
-        "scope": " ".join(HOUSEHOLD),
-    }
-    return jwt.encode(claims | changes, defaults.token_key.get_secret_value(), "HS256", {"typ": TYPE})
-
-
-def without_signature(token: str) -> str:
-    header = base64.urlsafe_b64encode(json.dumps({"alg": "none", "typ": TYPE}).encode()).decode().rstrip("=")
-    return f"{header}.{token.split('.')[1]}."
+def forged(system: System) -> str:
+    """A genuine token of somebody else's, signed by a key of one's own."""
+    token = system.token("households/8")
+    claims = jwt.decode(token, options={"verify_signature": False})
+    return jwt.encode(claims, generate_private_key(SECP256R1()), "ES256", jwt.get_unverified_header(token))
 
 
 # -- what is refused leaves nothing
@@ -114,10 +99,9 @@ CALLERS: dict[str, tuple[Callable[[System], dict[str, str]], int, str]] = {
     "a household of any size": (lambda system: system.headers(f"households/{2**64}"), 403, "not-a-household"),
     "unknown household": (lambda system: system.headers("households/999999"), 422, "unknown-household"),
     "a NUL": (lambda system: system.headers("households/7\x00"), 401, "invalid-token"),
-    "not signed": (lambda system: bearer(without_signature(forged())), 401, "invalid-token"),
-    "expired": (lambda system: bearer(forged(exp=1)), 401, "invalid-token"),
-    "of another issuer": (lambda system: bearer(forged(iss="https://evil.example")), 401, "invalid-token"),
-    "endless": (lambda system: bearer(forged(exp=float("inf"))), 401, "invalid-token"),
+    "not signed": (lambda system: bearer(system.token("households/7").rpartition(".")[0] + "."), 401, "invalid-token"),
+    "signed by himself": (lambda system: bearer(forged(system)), 401, "invalid-token"),
+    "expired": (lambda system: bearer(system.sign(CALLER, -timedelta(hours=1))), 401, "invalid-token"),
     "far too long": (lambda system: bearer("x" * 20_000), 401, "invalid-token"),
 }
 

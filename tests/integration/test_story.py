@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -218,19 +217,17 @@ def test_workers_find_back_to_a_broker_that_was_killed_and_to_one_that_was_pause
         assert waiting(system, PARKING) == 0
 
 
-def test_an_app_without_its_database_says_when_to_come_back_and_what_is_missing(stack: Stack, tmp_path: Path) -> None:
-    with Stack.private(["postgres"]) as private:
-        system = System({**stack.urls, **private.urls, "SHOWCASE_ENVIRONMENT": "workshop"}, tmp_path)
-        try:
-            (app,) = system.start("app", database_timeout_s=1)
-            with httpx.Client(base_url=app.url, timeout=15) as client:
-                private.server("postgres").pause()
-                answer = client.post("/orders", json=basket(), headers=system.headers())
-                ready, live = client.get("/health/ready"), client.get("/health/live")
-                private.server("postgres").resume()
-                wait_for(lambda: client.get("/health/ready").status_code == 200)
-        finally:
-            system.end()
+def test_an_app_without_its_database_says_when_to_come_back_and_what_is_missing(stack: Stack) -> None:
+    with Stack.private(["postgres"]) as private, system_on(stack, private) as system:
+        (app,) = system.start("app", database_timeout_s=1)
+        headers = system.headers()
+        with httpx.Client(base_url=app.url, timeout=15) as client:
+            assert client.get("/orders", headers=headers).is_success
+            private.server("postgres").pause()
+            answer = client.post("/orders", json=basket(), headers=headers)
+            ready, live = client.get("/health/ready"), client.get("/health/live")
+            private.server("postgres").resume()
+            wait_for(lambda: client.get("/health/ready").status_code == 200)
 
     assert problem_of(answer) == (503, "unavailable")
     assert int(answer.headers["Retry-After"]) >= 1

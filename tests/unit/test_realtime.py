@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,7 +20,7 @@ from showcase.platform.resources import Resources
 from showcase.platform.slices import Slice
 from showcase.platform.web.app import build
 from showcase.realtime.api import MAX_MESSAGE_BYTES, SUBPROTOCOL, routes
-from showcase.realtime.application import MAX_TOPICS, QUEUE_LENGTH, Client, Hub, TooManyTopics
+from showcase.realtime.application import MAX_TOPICS, QUEUE_LENGTH, Client, Closing, Hub, TooManyTopics
 from showcase.realtime.domain import NotYourTopic, Topic, UnknownTopic, may_follow, topics_of
 from tests.fakes import MemoryStream, serving, settings_of, until
 
@@ -223,7 +224,7 @@ async def test_nobody_can_subscribe_before_the_reader_knows_where_it_begins() ->
 async def app(max_clients: int = 10) -> AsyncIterator[str]:
     """The slice alone, over a stream in memory; the tokens are `household` and `staff`."""
 
-    async def authenticate(token: str) -> Principal:
+    async def authenticate(token: str, *, sensitive: bool = False) -> Principal:
         known = {"household": HOUSEHOLD, "staff": STAFF}
         if token not in known:
             raise Unauthenticated("no such token")
@@ -354,3 +355,37 @@ async def test_server_that_stops_says_so() -> None:
             await socket.hello()
 
         assert await socket.closed() == 1012
+
+
+# -- sessions that end
+
+
+async def test_connections_end_with_their_session_and_are_told_nothing_more() -> None:
+    hub, gone = await hub_of("orders")
+    stays, nobodys = Client(), Client()
+    ended = uuid4()
+    for client, session_id in ((gone, ended), (stays, uuid4()), (nobodys, None)):
+        hub.join(client)
+        hub.signed_in(client, replace(STAFF, session_id=session_id))
+        await hub.subscribe(client, STAFF, Topic.read("orders"))
+    hub.deliver("1-0", event())
+
+    hub.end_session(ended)
+    hub.deliver("2-0", event())
+
+    assert gone.closing.result() == Closing(1008, "the session has ended")
+    assert told(gone) == []
+    assert not stays.closing.done()
+    assert not nobodys.closing.done()
+
+
+async def test_a_connection_that_has_left_leaves_nothing_of_its_session() -> None:
+    hub, client = await hub_of("orders")
+    session_id = uuid4()
+    hub.signed_in(client, replace(STAFF, session_id=session_id))
+
+    hub.leave(client)
+    hub.end_session(session_id)
+
+    assert not client.closing.done()
+    assert hub._of_session == {}

@@ -3,9 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from showcase.platform.settings import WORKSHOP_KEY, Settings
+from showcase.platform.settings import WORKSHOP_SECRETS, Settings
 
 KEY = "x" * 32
+SECRETS = f"a1:{KEY}"
 URL = "postgresql://shop:s3cret@127.0.0.1:1/shop"
 
 
@@ -16,19 +17,31 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_outside_of_the_workshop_the_default_key_is_refused() -> None:
-    with pytest.raises(ValidationError, match="SHOWCASE_TOKEN_KEY is the default one"):
+    with pytest.raises(ValidationError, match="SHOWCASE_SECRETS is the default one"):
         Settings()
-    with pytest.raises(ValidationError, match="SHOWCASE_TOKEN_KEY is the default one"):
-        Settings.model_validate({"token_key": WORKSHOP_KEY})
+    with pytest.raises(ValidationError, match="SHOWCASE_SECRETS is the default one"):
+        Settings.model_validate({"secrets": WORKSHOP_SECRETS})
 
-    assert Settings.model_validate({"token_key": KEY}).environment == "production"
-    assert Settings(environment="workshop").token_key.get_secret_value() == WORKSHOP_KEY
+    assert Settings.model_validate({"secrets": SECRETS}).environment == "production"
+    assert Settings(environment="workshop").secrets.get_secret_value() == WORKSHOP_SECRETS
 
 
 def test_a_short_key_is_refused_everywhere() -> None:
     for environment in ("workshop", "production"):
         with pytest.raises(ValidationError, match="32 bytes"):
-            Settings.model_validate({"environment": environment, "token_key": KEY[1:]})
+            Settings.model_validate({"environment": environment, "secrets": SECRETS[:-1]})
+
+
+@pytest.mark.parametrize("wrong", [KEY, f"a1:{KEY},", f"A1:{KEY}", f":{KEY}", f"a1:{KEY},a1:{KEY}y"])
+def test_secrets_have_names_of_their_own(wrong: str) -> None:
+    with pytest.raises(ValidationError, match="SHOWCASE_SECRETS"):
+        Settings.model_validate({"secrets": wrong})
+
+
+def test_older_secrets_may_stand_behind_the_newest() -> None:
+    assert Settings.model_validate({"secrets": f"b2:{KEY}y,{SECRETS}"}).environment == "production"
+    with pytest.raises(ValidationError, match="is the default one"):
+        Settings.model_validate({"secrets": f"b2:{KEY},{WORKSHOP_SECRETS}"})
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +54,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_no_secret_shows() -> None:
-    settings = Settings.model_validate({"token_key": KEY, "postgres_url": URL})
+    settings = Settings.model_validate({"secrets": SECRETS, "postgres_url": URL})
 
     assert KEY not in f"{settings!r}{settings}"
     assert "s3cret" not in f"{settings!r}{settings}{settings.model_dump_json()}"

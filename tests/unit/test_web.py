@@ -81,7 +81,7 @@ def app_of(resources: Resources, authenticate: Any = None) -> FastAPI:
 
 @asynccontextmanager
 async def client_of(**pings: Callable[[], Awaitable[object]]) -> AsyncIterator[httpx.AsyncClient]:
-    async def authenticate(token: str) -> Principal:
+    async def authenticate(token: str, *, sensitive: bool = False) -> Principal:
         return Principal(subject="households/7", scopes=frozenset({token}))
 
     async with Resources(settings_of({}, max_body_bytes=LIMIT)) as resources:

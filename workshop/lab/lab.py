@@ -15,16 +15,20 @@ from typing import Any, TypeVar
 
 import httpx
 import pandas as pd
+import psycopg
 import redis
 from IPython.display import display
 from pymongo import MongoClient
 from pymongo.database import Database
 
 from showcase.auth import wiring as auth
+from showcase.auth.infrastructure.jwk import SigningKey
+from showcase.auth.infrastructure.keys import KeyRing
 from showcase.kernel.principal import Principal, Scope
+from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
 from showcase.realtime.client import follow
-from workshop import baskets
+from workshop import accounts, baskets
 from workshop.keeper import Keeper
 from workshop.lab import checks, looking
 from workshop.lab.background import Background
@@ -88,14 +92,14 @@ class Lab:
     # -- the system's processes
 
     def app(self, processes: int = 1, **settings: object) -> httpx.Client:
-        """Start app processes; each request of the client goes to the next one.
+        """Start app processes; each request of the client goes to the next one of them.
 
         Args:
             settings: of `showcase.platform.settings.Settings`, for these processes.
         """
-        started = self._processes.start(["app"] * processes, settings)
-        self._apps += [process.url for process in started]
-        client = httpx.Client(base_url="http://shop", transport=_Taking(self._apps), timeout=15)
+        urls = [process.url for process in self._processes.start(["app"] * processes, settings)]
+        self._apps += urls
+        client = httpx.Client(base_url=urls[0], transport=_Taking(urls), timeout=15)
         return self._clients.enter_context(client)
 
     def start(self, *names: str, **settings: object) -> None:
@@ -124,6 +128,14 @@ class Lab:
     def logs(self, name: str, lines: int = 20) -> None:
         """Print the end of what processes of a name have logged."""
         print(self._processes.log_of(name, lines))
+
+    def log(self, name: str) -> pd.DataFrame:
+        """All that processes of a name have logged: one row an entry, what it lacks is missing."""
+        return pd.DataFrame(self._processes.entries_of(name))
+
+    def command(self, *words: str, **settings: object) -> str:
+        """Run a command as an operator does, `lab.command("keys", "rotate")`; what it printed. Raises StackError."""
+        return self._processes.run(words, settings)
 
     def _running(self, name: str) -> Process:
         if not (running := self._processes.named(name)):
@@ -155,16 +167,43 @@ class Lab:
         if subject not in self._tokens or scopes is not None:
             default = HOUSEHOLD if subject.startswith("households/") else STAFF
             principal = Principal(subject=subject, scopes=scopes or default)
-            self._tokens[subject] = auth.tokens(self._settings).issue(principal, TOKEN_LIFETIME)
+            self._tokens[subject] = self._sign(principal, TOKEN_LIFETIME)
         return self._tokens[subject]
 
     def as_(self, subject: str) -> dict[str, str]:
         """The headers by which a request is somebody's."""
         return {"Authorization": f"Bearer {self.token(subject)}"}
 
+    def email(self, subject: str) -> str:
+        """The mail address with which a household, `staff/ada` or `staff/grace` signs in."""
+        return accounts.email_of(subject, self._mail_domain)
+
+    def mails(self, subject: str) -> list[str]:
+        """The letters to somebody, the oldest first."""
+        return looking.mails(self.namespace.urls, self.email(subject))
+
     @cached_property
-    def _settings(self) -> Settings:
-        return Settings(environment="workshop")
+    def _mail_domain(self) -> str:
+        """This lesson's own, so that it reads nobody else's letters."""
+        with psycopg.connect(self.namespace.postgres_url) as db:
+            accounts.move(db, self.namespace.mail_domain)
+        return self.namespace.mail_domain
+
+    def signing_key(self) -> SigningKey:
+        """The private key that signs access tokens now, as only an operator with our secrets gets at it."""
+        settings = Settings.model_validate({"environment": "workshop", **_as_settings(self.namespace.env)})
+
+        async def current() -> SigningKey:
+            async with Resources(settings) as resources:
+                return await KeyRing(auth.keys(resources)).current()
+
+        return self._background.run(current())
+
+    @cached_property
+    def _sign(self) -> Callable[[Principal, timedelta], str]:
+        """Signs tokens as the operator's command does, with the key that signs when the lesson begins."""
+        settings = Settings.model_validate({"environment": "workshop", **_as_settings(self.namespace.env)})
+        return self._background.run(auth.signer(settings))
 
     # -- baskets
 
@@ -202,8 +241,8 @@ class Lab:
             if then is not None:
                 then(replay)
 
-        token = lambda household: self.token(f"households/{household}")  # noqa: E731
-        self._background.run(send(replay, self._apps, to_send, token, rate), redraw)
+        tokens = {number: self.token(f"households/{number}") for number in lines.household_id.unique().tolist()}
+        self._background.run(send(replay, self._apps, to_send, tokens.__getitem__, rate), redraw)
         return replay.frame()
 
     def follow(self, *topics: str, subject: str = "staff/counter") -> "Following":
@@ -336,6 +375,11 @@ def _stack() -> Stack:
         cures = " && ".join(f"workshop {CURES[one.phase]} {one.name}" for one in limping)
         raise StackError(f"{', '.join(f'{one.name} is {one.phase}' for one in limping)}", f"run `{cures}`")
     return stack
+
+
+def _as_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    named = {name.removeprefix("SHOWCASE_").lower(): value for name, value in environment.items()}
+    return {name: value for name, value in named.items() if name in Settings.model_fields}
 
 
 def _environment() -> dict[str, str]:

@@ -17,6 +17,9 @@ from showcase.messaging.domain import EVENTS, PARKING
 from showcase.messaging.infrastructure.amqp import ATTRIBUTE
 from showcase.platform.kafka import client_config
 from workshop.stack import StackError
+from workshop.stack.local.mail import client
+from workshop.stack.model import Urls
+from workshop.stack.namespace.mail import messages
 from workshop.stack.namespace.postgres import session
 
 WITHIN_S = 15.0
@@ -30,6 +33,19 @@ def sql(url: str, query: str, names: dict[str, object]) -> pd.DataFrame:
         if cursor.description is None:
             return pd.DataFrame({"rows": [cursor.rowcount]})
         return pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description])
+
+
+def mails(urls: Urls, address: str) -> list[str]:
+    """The text of every letter to an address, the oldest first."""
+    with client(urls, WITHIN_S) as api:
+        found = [
+            message
+            for message in messages(api)
+            if address.lower() in {one["Address"].lower() for one in message["To"] or ()}
+        ]
+        return [  # they come with the newest first
+            str(api.get(f"/api/v1/message/{one['ID']}").raise_for_status().json()["Text"]) for one in reversed(found)
+        ]
 
 
 @contextmanager

@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -19,6 +21,7 @@ from workshop.stack.local.process import Identity
 
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 12.0
+COMMAND_WITHIN_S = 30.0
 POLL_S = 0.02
 
 
@@ -89,6 +92,36 @@ class Processes:
         logs = sorted(self._folder.glob(f"*-{name}.log"))
         return "\n".join("\n".join(log.read_text(errors="replace").splitlines()[-lines:]) for log in logs)
 
+    def entries_of(self, name: str) -> list[dict[str, Any]]:
+        """All that processes that ever had this name have logged as JSON; those of one process in their order."""
+        found = []
+        for log in sorted(self._folder.glob(f"*-{name}.log")):
+            for line in log.read_text(errors="replace").splitlines():
+                with suppress(ValueError):  # what a library has printed
+                    found.append(json.loads(line))
+        return [entry for entry in found if isinstance(entry, dict)]
+
+    def run(self, words: Sequence[str], settings: Mapping[str, object]) -> str:
+        """Run a command of the system to its end; what it printed. Raises StackError."""
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-m", "showcase", *words],
+                check=False,
+                env=self._environment_with(settings),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_WITHIN_S,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise StackError(f"showcase {words[0]} took longer than {COMMAND_WITHIN_S:.0f} s") from error
+        if ended.returncode != 0:
+            raise StackError(f"showcase {words[0]}: {ended.stderr.strip() or 'it said nothing'}")
+        return ended.stdout
+
+    def _environment_with(self, settings: Mapping[str, object]) -> dict[str, str]:
+        return self.environment | {f"SHOWCASE_{key.upper()}": _text(value) for key, value in settings.items()}
+
     def _begin(self, name: str, settings: Mapping[str, object]) -> Process:
         self._count += 1
         log = self._folder / f"{self._count:03}-{name}.log"
@@ -102,7 +135,7 @@ class Processes:
         with log.open("wb") as output:
             popen = subprocess.Popen(
                 [sys.executable, "-m", "showcase", *command],
-                env=self.environment | {f"SHOWCASE_{key.upper()}": _text(value) for key, value in settings.items()},
+                env=self._environment_with(settings),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

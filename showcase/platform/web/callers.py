@@ -1,20 +1,31 @@
-"""Who is calling, and may they: `require(scope)` as a dependency of a route."""
+"""Who is calling, and may they: `require(scope)` and `step_up(max_age)` as dependencies of a route."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from showcase.kernel.clock import system_clock
 from showcase.kernel.errors import Forbidden, Unauthenticated
-from showcase.kernel.principal import Principal, Scope
+from showcase.kernel.principal import SENSITIVE, Principal, Scope
+
+MULTI_FACTOR = "urn:showcase:acr:multi-factor"
+"""The `acr` of a caller who has given a second factor as well."""
 
 
 class Authenticate(Protocol):
     """Turns an access token into the one it was given to; the auth slice has it."""
 
-    async def __call__(self, token: str) -> Principal:
-        """Raises Unauthenticated."""
+    async def __call__(self, token: str, *, sensitive: bool = False) -> Principal:
+        """Whom a token stands for.
+
+        Args:
+            sensitive: rather no answer than one that could be wrong, since a revocation may not have come through.
+
+        Raises Unauthenticated, Unavailable.
+        """
 
 
 class MissingToken(Unauthenticated):
@@ -25,16 +36,32 @@ class MissingScope(Forbidden):
     """The token does not allow this."""
 
 
-async def caller(connection: HTTPConnection) -> Principal:
-    """Who makes a request; looked at once a request. Raises Unauthenticated."""
+class InsufficientUserAuthentication(Unauthenticated):
+    """This needs a second factor that was given just now."""
+
+    def __init__(self, max_age: timedelta) -> None:
+        super().__init__("give a second factor, then come back with the new token")
+        self.challenge = {  # RFC 9470 §3
+            "error": "insufficient_user_authentication",
+            "error_description": "a fresh second factor is required",
+            "acr_values": MULTI_FACTOR,
+            "max_age": str(round(max_age.total_seconds())),
+        }
+
+
+async def caller(connection: HTTPConnection, *, sensitive: bool = False) -> Principal:
+    """Who makes a request; looked at once a request, and again for what is sensitive.
+
+    Raises Unauthenticated, Unavailable.
+    """
     known = getattr(connection.state, "principal", None)
-    if isinstance(known, Principal):
+    if isinstance(known, Principal) and not sensitive:
         return known
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise MissingToken("send an access token: Authorization: Bearer …")
     authenticate: Authenticate = connection.app.state.authenticate
-    principal = await authenticate(token)
+    principal = await authenticate(token, sensitive=sensitive)
     connection.state.principal = principal
     return principal
 
@@ -46,7 +73,7 @@ class Allowed:
     scope: Scope
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
-        principal = await caller(connection)
+        principal = await caller(connection, sensitive=self.scope in SENSITIVE)
         if self.scope not in principal.scopes:
             raise MissingScope(f"the token needs the scope {self.scope}")
         return principal
@@ -55,3 +82,25 @@ class Allowed:
 def require(scope: Scope) -> Any:
     """A dependency of a route: see `Allowed`."""
     return Depends(Allowed(scope))
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Gives the principal, if it has given a second factor not longer ago than this.
+
+    Raises Unauthenticated, InsufficientUserAuthentication.
+    """
+
+    max_age: timedelta
+
+    async def __call__(self, connection: HTTPConnection) -> Principal:
+        principal = await caller(connection, sensitive=True)
+        proven = principal.auth_time
+        if principal.acr != MULTI_FACTOR or proven is None or system_clock() - proven > self.max_age:
+            raise InsufficientUserAuthentication(self.max_age)
+        return principal
+
+
+def step_up(max_age: timedelta) -> Any:
+    """A dependency of a route: see `Fresh`."""
+    return Depends(Fresh(max_age))

@@ -14,6 +14,15 @@ from showcase.platform.web.problems import bug, response_of
 
 log = structlog.get_logger()
 
+SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Strict-Transport-Security": "max-age=31536000",  # browsers heed it over HTTPS only
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+"""For every answer that does not say otherwise (OWASP REST Security Cheat Sheet)."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
@@ -43,7 +52,8 @@ class Envelope:
                 marked = MutableHeaders(scope=message)
                 marked["X-Request-Id"] = request_id
                 marked["traceparent"] = traceparent
-                marked["X-Content-Type-Options"] = "nosniff"
+                for name, value in SECURITY.items():
+                    marked.setdefault(name, value)
             await send(message)
 
         try:

@@ -7,6 +7,7 @@ import base64
 import binascii
 import json
 from typing import Annotated, Generic, TypeVar
+from uuid import UUID
 
 from fastapi import Query
 from pydantic import BaseModel, Field
@@ -51,3 +52,11 @@ def key_of(cursor: str, *kinds: type) -> list[str | int]:
     if not isinstance(key, list) or [type(part) for part in key] != list(kinds):
         raise BadCursor("begin with the first page again")
     return key
+
+
+def uuid_of(cursor: str) -> UUID:
+    """The key in a cursor, where that is one UUID. Raises BadCursor."""
+    try:
+        return UUID(str(key_of(cursor, str)[0]))
+    except ValueError as error:
+        raise BadCursor("begin with the first page again") from error

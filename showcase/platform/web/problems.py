@@ -19,6 +19,7 @@ STATUS: Mapping[type[errors.DomainError], int] = {
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
     errors.TooLarge: 413,
+    errors.TooMany: 429,
     errors.Unavailable: 503,
 }
 """The one table: kind of domain error → status."""
@@ -50,10 +51,11 @@ def response_of(error: errors.DomainError) -> Response:
     """The answer that tells a domain error."""
     kind = type(error)
     headers = {}
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.Unavailable | errors.TooMany):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, errors.Unauthenticated):
-        headers["WWW-Authenticate"] = 'Bearer realm="showcase"'
+        parameters = {"realm": "showcase", **error.challenge}
+        headers["WWW-Authenticate"] = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
     return problem(status_of(kind), type_of(kind), title_of(kind), error.detail, headers, **error.facts)
 
 
@@ -101,7 +103,9 @@ def _pointer(place: Sequence[object]) -> str:
 
 def documented(*kinds: type[errors.DomainError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route in OpenAPI: the problems that it may answer with, and those that any may."""
-    every: dict[int | str, dict[str, Any]] = {}
+    every: dict[int | str, dict[str, Any]] = {
+        400: {"description": "`about:blank`: the body cannot be read", "content": {MEDIA_TYPE: {"examples": {}}}}
+    }
     for kind in (errors.Unavailable, InvalidRequest, *kinds):
         entry = every.setdefault(status_of(kind), {"description": "", "content": {MEDIA_TYPE: {"examples": {}}}})
         entry["description"] += f"{'; ' if entry['description'] else ''}`{type_of(kind)}`: {title_of(kind)}"

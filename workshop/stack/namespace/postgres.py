@@ -1,4 +1,4 @@
-"""PostgreSQL: a database, copied from a template that has been migrated and has the catalogue in it.
+"""PostgreSQL: a database, copied from a template that has been migrated and has the catalogue and accounts in it.
 
 Making the template takes seconds and copying it a twentieth of one. The template's name holds a hash of all that
 it is made from, so that a changed migration makes a new one.
@@ -23,6 +23,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from showcase import migrations
 from showcase.shop import catalogue
+from workshop import accounts
 from workshop.stack.model import StackError, Urls, credentials, url_of
 from workshop.stack.namespace.part import Trace, first_line, found, in_server, owner, speaking_to, taken, wait_until
 
@@ -137,6 +138,7 @@ class PostgresPart:
             with session(url, 4 * self.within_s) as migrated:
                 with migrated.transaction():
                     catalogue.seed(migrated)
+                    accounts.seed(migrated)
                 migrated.execute("VACUUM (FREEZE)")  # or every copy would write each of its pages when it is first read
         except errors.InsufficientPrivilege:
             raise
@@ -230,8 +232,8 @@ def check_services_once(url: str, database: str, within_s: float) -> None:
 def template() -> str:
     """The template's name: it tells from which migrations and which data it was made."""
     digest = hashlib.sha256(catalogue.data_version().encode() + b"\0")
-    for path in (*sorted(migrations.FOLDER.rglob("*.py")), Path(catalogue.__file__)):
-        digest.update(path.relative_to(SHOWCASE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in (*sorted(migrations.FOLDER.rglob("*.py")), Path(catalogue.__file__), Path(accounts.__file__)):
+        digest.update(path.relative_to(SHOWCASE.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return TEMPLATES + digest.hexdigest()[:16]
 
 

@@ -1,0 +1,1 @@
+"""What can be done with accounts, sessions, tokens and factors, and what that needs."""

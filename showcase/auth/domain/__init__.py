@@ -1,0 +1,1 @@
+"""The rules of authentication: no I/O, no framework."""

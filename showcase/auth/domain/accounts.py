@@ -1,0 +1,81 @@
+"""Accounts: who somebody is, what they may do, and from where they come."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+from showcase.kernel.errors import Invalid
+from showcase.kernel.principal import Scope
+
+MAX_EMAIL = 254
+_EMAIL = re.compile(r"[^\s@\x00-\x1f\x7f\"(),:;<>\[\\\]]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}")
+
+PASSWORD = "pwd"  # noqa: S105 - methods as RFC 8176 names them
+ONE_TIME_CODE = "otp"
+MULTI_FACTOR = "mfa"
+
+ONE_FACTOR_ACR = "urn:showcase:acr:one-factor"
+MULTI_FACTOR_ACR = "urn:showcase:acr:multi-factor"
+
+
+class BadEmail(Invalid):
+    """This is no mail address."""
+
+
+class Role(StrEnum):
+    """What an account is for."""
+
+    CUSTOMER = "customer"
+    SUPPORT = "support"
+    AUDITOR = "auditor"
+
+
+SCOPES: Mapping[Role, frozenset[Scope]] = {
+    Role.CUSTOMER: frozenset({Scope.ACCOUNT, Scope.ORDERS_READ, Scope.ORDERS_WRITE}),
+    Role.SUPPORT: frozenset({Scope.ACCOUNT, Scope.ORDERS_READ, Scope.ORDERS_FOLLOW}),
+    Role.AUDITOR: frozenset({Scope.ACCOUNT, Scope.AUDIT_READ}),
+}
+"""What each role may do: no role may do all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Somebody who can sign in.
+
+    Attributes:
+        subject: as tokens name them: `households/7`, `staff/ada`.
+        has_totp: a second factor has been confirmed.
+    """
+
+    id: UUID
+    email: str
+    subject: str
+    role: Role
+    password_hash: str
+    has_totp: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Where a request comes from.
+
+    Attributes:
+        address: IP address.
+        name: what the client calls itself (User-Agent).
+        in_browser: gets its refresh token as a cookie.
+    """
+
+    address: str
+    name: str
+    in_browser: bool = False
+
+
+def email_of(text: str) -> str:
+    """A mail address in the one spelling that is stored and compared. Raises BadEmail."""
+    email = unicodedata.normalize("NFC", text).strip().lower()
+    if len(email) > MAX_EMAIL or not _EMAIL.fullmatch(email):
+        raise BadEmail("give a mail address such as ada@example.org")
+    return email
