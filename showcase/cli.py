@@ -45,6 +45,8 @@ def serve(
             access_log=False,
             log_config=None,
             timeout_graceful_shutdown=round(settings.drain_s),
+            proxy_headers=bool(settings.trusted_proxies),  # else anybody could choose the address he is throttled by
+            forwarded_allow_ips=settings.trusted_proxies or None,
             ws_max_size=65_536,
             ws_per_message_deflate=False,
         )

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -92,7 +93,7 @@ def build(resources: Resources, new_household: Callable[[], Awaitable[int]]) -> 
         mails=mails,
         tokens=tokens,
         keys=secrets,
-        deny=denylist.deny,
+        deny=lambda session_ids: database.after_commit(partial(denylist.deny, session_ids)),
         rules=_rules(settings),
     )
     factors = Factors(
@@ -138,6 +139,7 @@ def build(resources: Resources, new_household: Callable[[], Awaitable[int]]) -> 
         factors=factors,
         events=events.of_account,
         jwks=jwks,
+        login_age=settings.login_age,
         step_up_age=settings.step_up_age,
         trusted_origins=frozenset(filter(None, settings.trusted_origins.split(","))),
     )

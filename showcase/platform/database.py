@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from showcase.kernel.errors import Unavailable
 
 Wait = Callable[[float], Awaitable[bool]]
+Afterwards = Callable[[], Awaitable[object]]
 
 
 class Database:
@@ -38,6 +39,7 @@ class Database:
         self.timeout_s = timeout_s
         self._url = url
         self._open: dict[asyncio.Task[Any] | None, AsyncConnection] = {}
+        self._afterwards: dict[asyncio.Task[Any] | None, list[Afterwards]] = {}
         limit_ms = round(timeout_s * 1000)
         self._engine = create_async_engine(
             make_url(url).set(drivername="postgresql+psycopg"),
@@ -79,6 +81,17 @@ class Database:
                             yield connection
                         finally:
                             del self._open[task]
+                            afterwards = self._afterwards.pop(task, [])
+        for call in afterwards:
+            await call()
+
+    async def after_commit(self, call: Afterwards) -> None:
+        """Do something once the transaction that is open has committed; at once if none is, never if it fails."""
+        task = asyncio.current_task()
+        if task in self._open:
+            self._afterwards.setdefault(task, []).append(call)
+        else:
+            await call()
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncIterator[Wait]:

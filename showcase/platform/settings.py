@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     """What is in flight when a process is told to stop has so long to finish."""
 
     # -- HTTP
+    trusted_proxies: str = ""
+    """Whose `X-Forwarded-For` is believed, `10.0.0.1,10.0.0.2`: nobody's, if there is no proxy."""
     max_body_bytes: int = Field(1_000_000, ge=1_000)
     max_sockets: int = Field(2_000, ge=1)
     idempotency_lifetime: timedelta = timedelta(hours=24)
@@ -76,7 +78,9 @@ class Settings(BaseSettings):
     """How long after a rotation its answer may be asked for again, since it was lost."""
     revocation: Literal["pushed", "looked-up", "none"] = "pushed"
     """How a check learns of a revocation: told beforehand, asks Redis each time, or not before the token expires."""
+    login_age: timedelta = timedelta(minutes=10)
     step_up_age: timedelta = timedelta(minutes=5)
+    """How old a sign-in, and a second factor, may be for what needs a fresh one."""
     keys_reload_s: float = Field(10.0, gt=0, le=300)
     challenge_lifetime: timedelta = timedelta(minutes=10)
     mail_resend: timedelta = timedelta(seconds=30)

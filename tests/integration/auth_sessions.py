@@ -1,7 +1,8 @@
 """Sessions on a real database, as their tests build them; what they ask of other rooms is plain to see here."""
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,6 +11,7 @@ import psycopg
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from showcase.auth.application.ports import Tokens
 from showcase.auth.application.session_store import Rules
 from showcase.auth.application.sessions import Sessions
 from showcase.auth.domain.accounts import PASSWORD, Account, Device, Role
@@ -19,6 +21,8 @@ from showcase.auth.infrastructure.secrets import Secrets
 from showcase.auth.infrastructure.sessions import SqlSessions
 from showcase.kernel.principal import Principal
 from showcase.platform.database import Database
+from workshop.stack import Stack
+from workshop.stack.namespace import Namespace
 
 LEEWAY = timedelta(seconds=10)
 IDLE = timedelta(days=14)
@@ -71,6 +75,20 @@ class PlainMails:
 _MAIL = text("INSERT INTO auth.mails (mail_id, recipient, body) VALUES (:id, :recipient, :body)")
 
 
+def claims(tokens: Tokens) -> dict[str, Any]:
+    """What an access token says."""
+    found: dict[str, Any] = json.loads(tokens.access_token)
+    return found
+
+
+@contextmanager
+def database_on(stack: Stack) -> Iterator[str]:
+    """The URL of a database that is migrated, and gone at the end."""
+    name = "SHOWCASE_POSTGRES_URL"
+    with Namespace.create({name: stack.urls[name]}) as names:
+        yield names.postgres_url
+
+
 class World:
     """Sessions in a database, and a way to look past them.
 
@@ -114,15 +132,14 @@ class World:
         """Somebody new who can sign in."""
         id_ = uuid4()
         account = Account(
-            id=id_, email=f"{id_.hex}@example.org", subject=f"staff/{id_.hex}", role=role, password_hash="none"
+            id=id_, email=f"{id_.hex}@example.org", subject=f"staff/{id_.hex}", role=role, password_hash=""
         )
         self.do(
-            "INSERT INTO auth.accounts (account_id, email, subject, role, password_hash) VALUES (%s, %s, %s, %s, %s)",
+            "INSERT INTO auth.accounts (account_id, email, subject, role, password_hash) VALUES (%s, %s, %s, %s, '')",
             account.id,
             account.email,
             account.subject,
             account.role.value,
-            account.password_hash,
         )
         return account
 
@@ -158,6 +175,10 @@ class World:
         """What a query finds, as somebody else sees it: only what is committed."""
         return self._past.execute(query.encode(), values).fetchall()
 
+    def one(self, query: str, *values: object) -> Any:
+        """The only value that a query finds."""
+        return self.rows(query, *values)[0][0]
+
     def do(self, statement: str, *values: object, **named: object) -> None:
         """Change something behind the system's back."""
         self._past.execute(statement.encode(), named or values)
@@ -167,14 +188,12 @@ class World:
         return self.rows("SELECT type, reason FROM auth.events WHERE session_id = %s ORDER BY at", session_id)
 
     def is_revoked(self, session_id: UUID) -> bool:
-        return bool(
-            self.rows("SELECT revoked_at IS NOT NULL FROM auth.sessions WHERE session_id = %s", session_id)[0][0]
-        )
+        return bool(self.one("SELECT revoked_at IS NOT NULL FROM auth.sessions WHERE session_id = %s", session_id))
 
-    def children(self, session_id: UUID) -> int:
-        """How many refresh tokens of a session nobody has used."""
-        return int(
-            self.rows("SELECT count(*) FROM auth.refresh_tokens WHERE session_id = %s AND used_at IS NULL", session_id)[
-                0
-            ][0]
-        )
+    def generation(self, session_id: UUID) -> int:
+        return int(self.one("SELECT generation FROM auth.sessions WHERE session_id = %s", session_id))
+
+    def unused(self, session_id: UUID) -> int:
+        """How many refresh tokens of a session nobody has used yet."""
+        query = "SELECT count(*) FROM auth.refresh_tokens WHERE session_id = %s AND used_at IS NULL"
+        return int(self.one(query, session_id))

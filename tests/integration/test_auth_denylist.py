@@ -228,8 +228,18 @@ async def test_whoever_looks_up_finds_a_denial_and_nothing_else(names: Namespace
         assert ACCESS - timedelta(seconds=5) < timedelta(seconds=lasts) <= ACCESS
 
 
-async def test_a_denial_ends_when_no_token_of_the_session_can_live_any_more(names: Namespace, world: World) -> None:
-    async with following(names, poll_s=0.05, denied_for=timedelta(seconds=1)) as process:
+async def test_a_session_is_denied_for_longer_than_its_access_tokens_can_live(names: Namespace) -> None:
+    process, session_id = process_of(names), uuid4()
+    denylist = Denylist(process.redis, process.sessions, prefix=names.redis_prefix, access_lifetime=ACCESS)
+    await denylist.deny([session_id])
+
+    lasts = await process.redis.ttl(f"{names.redis_prefix}auth:denied:{session_id}")
+    assert timedelta(seconds=lasts) > ACCESS + timedelta(seconds=50)
+    await process.close()
+
+
+async def test_a_denial_ends_when_no_token_of_the_session_can_live_any_more(names: Namespace) -> None:
+    async with following(names, denied_for=timedelta(seconds=1)) as process:
         session_id = uuid4()
         await process.denylist.deny([session_id])
         assert process.denylist.is_denied(session_id)
@@ -237,7 +247,14 @@ async def test_a_denial_ends_when_no_token_of_the_session_can_live_any_more(name
         async def over() -> bool:
             return not process.denylist.is_denied(session_id)
 
-        assert 0.5 < await took(over) < 2.0
+        assert await took(over) > 0.5
+
+
+async def test_a_denial_that_ended_is_forgotten_everywhere(names: Namespace) -> None:
+    async with following(names, poll_s=0.05, denied_for=timedelta(seconds=1)) as process:
+        session_id = uuid4()
+        await process.denylist.deny([session_id])
+        assert session_id in process.denylist._until
 
         async def forgotten() -> bool:
             return not process.denylist._until and not await process.denylist.looked_up(session_id)
@@ -285,9 +302,9 @@ async def test_a_process_whose_denylist_nobody_follows_any_more_is_not_ready(nam
         raise LookupError("a bug")
 
     process = process_of(names)
-    process.denylist.on_denied(broken)
     following = asyncio.create_task(process.denylist.follow(process.stop))
     await until(process.in_sync)
+    process.denylist.on_denied(broken)
     await process.denylist.ping()
     await process.redis.publish(f"{names.redis_prefix}auth:denied", str(uuid4()))
 
@@ -338,7 +355,7 @@ async def test_a_paused_redis_is_noticed_within_a_second_and_what_it_kept_to_its
     async with following(names) as process, following(names) as other:
         with paused(private, "redis-state"):
             assert await took(process.out_of_sync) < WITHIN_S
-            meanwhile = await revoked(world)
+            unheard, meanwhile = await revoked(world), await revoked(world)
             began = time.monotonic()
             await other.denylist.deny([meanwhile])
             assert time.monotonic() - began < 3.0
@@ -349,8 +366,9 @@ async def test_a_paused_redis_is_noticed_within_a_second_and_what_it_kept_to_its
             await process.denylist.ping()
 
         assert await took(process.in_sync) < 3.0
-        assert process.denylist.is_denied(meanwhile)
-        assert await process.denylist.looked_up(meanwhile)
+        for session_id in (unheard, meanwhile):
+            assert process.denylist.is_denied(session_id)
+            assert await process.denylist.looked_up(session_id)
 
 
 async def test_a_killed_redis_is_noticed_and_what_it_lost_is_written_down_again(

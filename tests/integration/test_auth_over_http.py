@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -344,7 +345,9 @@ CHECKS = (
 )
 
 
-def test_a_machine_that_tries_all_it_can_think_of_finds_no_fault(system: System, client: httpx.Client) -> None:
+def test_a_machine_that_tries_all_it_can_think_of_finds_no_fault(
+    system: System, client: httpx.Client, tmp_path: Path
+) -> None:
     owner = Principal(
         subject="households/30", scopes=OWNER, acr=MULTI_FACTOR, amr=("pwd", "otp", "mfa"), auth_time=system_clock()
     )
@@ -355,6 +358,6 @@ def test_a_machine_that_tries_all_it_can_think_of_finds_no_fault(system: System,
         *("--generation-deterministic", "--include-path-regex", "^/(auth|me|.well-known)", "--no-color"),
         *("--header", f"Authorization: Bearer {token}", "--request-timeout", "20"),
     ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert found.returncode == 0, found.stdout[-4_000:] + found.stderr[-2_000:]
     assert re.search(r"Tested: +20", found.stdout), found.stdout

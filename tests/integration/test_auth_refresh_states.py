@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from showcase.auth.domain.refresh import InvalidRefreshToken, Policy, RefreshToken
-from tests.integration.auth_sessions import IDLE, LEEWAY, LIFETIME, World
+from tests.integration.auth_sessions import IDLE, LEEWAY, LIFETIME, World, database_on
 from workshop.stack import Stack
-from workshop.stack.namespace import Namespace
 
 T = TypeVar("T")
 CHECKED = settings(
-    max_examples=40,
+    max_examples=25,
     stateful_step_count=25,
     deadline=None,
     database=None,
@@ -201,9 +200,8 @@ class Sessions(RuleBasedStateMachine):
 
 @pytest.fixture(scope="module")
 def url(stack: Stack) -> Iterator[str]:
-    name = "SHOWCASE_POSTGRES_URL"
-    with Namespace.create({name: stack.urls[name]}) as names:
-        yield names.postgres_url
+    with database_on(stack) as url:
+        yield url
 
 
 @pytest.mark.parametrize("policy", Policy)

@@ -294,3 +294,34 @@ async def test_to_begin_listening_takes_one_deadline_at_the_most(private: Stack,
 
     with paused(private), unavailable_in_time():
         await listen()
+
+
+# -- afterwards
+
+
+async def test_what_is_for_afterwards_is_done_after_the_outermost_commit(database: Database) -> None:
+    done: list[str] = []
+
+    async def note() -> None:
+        async with database.transaction() as db:  # a new one: it sees what was committed
+            done.append(str((await db.execute(text("SELECT count(*) FROM afterwards"))).scalar_one()))
+
+    async with database.transaction() as db:
+        await db.execute(text("CREATE TABLE afterwards (x int)"))
+    try:
+        async with database.transaction():
+            async with database.transaction() as db:
+                await database.after_commit(note)
+                await db.execute(text("INSERT INTO afterwards VALUES (1)"))
+            assert done == []
+        assert done == ["1"]
+        await database.after_commit(note)
+        assert done == ["1", "1"]
+        with pytest.raises(LookupError):
+            async with database.transaction():
+                await database.after_commit(note)
+                raise LookupError
+        assert done == ["1", "1"]
+    finally:
+        async with database.transaction() as db:
+            await db.execute(text("DROP TABLE afterwards"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa, x25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from showcase.auth.infrastructure.jwk import Algorithm, BadKey, SigningKey, VerifyingKey
@@ -99,8 +100,8 @@ def test_the_examples_of_the_standards_hold() -> None:
     assert key.verifies(b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc", decoded(signature))
     assert not key.verifies(b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmd", decoded(signature))
 
-    numbers = (int.from_bytes(decoded(SHARED[name]), "big") for name in "xy")  # RFC 7515 §A.3
-    es256 = VerifyingKey.of(ec.EllipticCurvePublicNumbers(*numbers, ec.SECP256R1()).public_key())
+    x, y = (int.from_bytes(decoded(SHARED[name]), "big") for name in "xy")  # RFC 7515 §A.3
+    es256 = VerifyingKey.of(ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key())
     claims = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
     message = f"eyJhbGciOiJFUzI1NiJ9.{claims}".encode()
     signature = "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"
@@ -114,6 +115,8 @@ SHARED = {
 }
 GOOD = SigningKey.new("ES256").public.jwk
 ROLE = {"use": "sig", "key_ops": ["verify"], "alg": "ES256", "kid": GOOD["kid"]}
+OWNER = ec.generate_private_key(ec.SECP256R1())
+PRIVATE = ECAlgorithm.to_jwk(OWNER, as_dict=True)
 P384 = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP384R1()).public_key(), as_dict=True)
 SECP256K1 = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256K1()).public_key(), as_dict=True)
 RSA = RSAAlgorithm.to_jwk(rsa.generate_private_key(65_537, 2_048).public_key(), as_dict=True)
@@ -138,7 +141,7 @@ BAD: dict[str, dict[str, Any]] = {
     "for no use": {name: value for name, value in GOOD.items() if name != "use"},
     "for signing": {**GOOD, "key_ops": ["sign"]},
     "for more than verifying": {**GOOD, "key_ops": ["verify", "encrypt"]},
-    "private": {**GOOD, "d": GOOD["x"]},
+    "private": {**PRIVATE, **ROLE, "kid": VerifyingKey.of(OWNER.public_key()).kid},
     "not on the curve": {**GOOD, "y": GOOD["x"]},
     "a short coordinate": {**GOOD, "x": "AAAA"},
     "a coordinate that is no text": {**GOOD, "x": 1},
@@ -155,8 +158,6 @@ def test_no_other_key_is_ever_verified_with(bad: str) -> None:
 
 
 def test_a_private_key_of_another_kind_is_not_read() -> None:
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
     stranger = rsa.generate_private_key(65_537, 2_048)
     with pytest.raises(BadKey):
         SigningKey.read(stranger.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))

@@ -119,6 +119,7 @@ def test_a_long_password_is_refused_if_it_is_a_common_one_with_little_around_it(
         "a" * 15,
         AS_EMOJI * 20,
         "abcdefghijklmno",
+        "абвгдежзийклмнопр",
         "876543210987654321",
         "012345678901234567",
         "zyxwvutsrqponmlkji",

@@ -102,14 +102,16 @@ def test_only_a_hash_of_the_secret_is_stored_and_only_the_secret_matches_it() ->
 # -- what a successor is derived from
 
 
-@given(st.tuples(keys, ids, st.integers(1, 2**31 - 1)), st.tuples(keys, ids, st.integers(1, 2**31 - 1)))
-def test_two_lineages_are_the_same_bytes_only_if_they_are_the_same(
-    one: tuple[bytes, UUID, int], other: tuple[bytes, UUID, int]
+@given(keys, keys, ids, ids, st.integers(1, 2**31 - 1), st.integers(1, 2**31 - 1))
+def test_two_lineages_are_the_same_bytes_only_if_every_part_is_the_same(
+    secret: bytes, secret_2: bytes, family: UUID, family_2: UUID, generation: int, generation_2: int
 ) -> None:
-    def of(secret: bytes, family: UUID, generation: int) -> bytes:
-        return lineage(RefreshToken(ID, secret), family, generation)
+    one = lineage(RefreshToken(ID, secret), family, generation)
 
-    assert (of(*one) == of(*other)) == (one == other)
+    assert lineage(RefreshToken(FAMILY, secret), family, generation) == one
+    assert (lineage(RefreshToken(ID, secret_2), family, generation) == one) == (secret_2 == secret)
+    assert (lineage(RefreshToken(ID, secret), family_2, generation) == one) == (family_2 == family)
+    assert (lineage(RefreshToken(ID, secret), family, generation_2) == one) == (generation_2 == generation)
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])

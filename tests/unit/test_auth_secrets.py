@@ -3,7 +3,7 @@
 import hmac
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -16,6 +16,7 @@ def secrets(given: str = f"s1:{OLD}") -> Secrets:
     return Secrets(SecretStr(given))
 
 
+@settings(deadline=None)
 @given(plain=st.binary(max_size=100), context=st.text(st.characters(codec="utf-8"), max_size=20))
 def test_what_is_sealed_can_be_opened(plain: bytes, context: str) -> None:
     assert secrets().open("mail", secrets().seal("mail", plain, context), context) == plain

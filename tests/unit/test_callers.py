@@ -17,7 +17,7 @@ from showcase.kernel.principal import SENSITIVE, Principal, Scope
 from showcase.platform.resources import Resources
 from showcase.platform.slices import Slice
 from showcase.platform.web.app import build
-from showcase.platform.web.callers import MULTI_FACTOR, require, step_up
+from showcase.platform.web.callers import MULTI_FACTOR, require, signed_in, step_up
 from tests.fakes import settings_of
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +46,10 @@ async def client_of(principal: Principal, asked: list[bool] | None = None) -> As
 
     @router.get("/fresh")
     async def fresh(caller: Annotated[Principal, step_up(MINUTE)]) -> str:
+        return caller.subject
+
+    @router.get("/recent")
+    async def recent(caller: Annotated[Principal, signed_in(MINUTE)]) -> str:
         return caller.subject
 
     @router.get("/often")
@@ -86,6 +90,19 @@ async def test_a_second_factor_that_is_too_old_or_missing_is_asked_for_as_rfc_94
 
     async with client_of(replace(CALLER, acr=MULTI_FACTOR, auth_time=now)) as client:
         assert (await client.get("/fresh", headers=BEARER)).status_code == 200
+
+
+async def test_a_sign_in_that_is_too_old_is_asked_for_again() -> None:
+    now = system_clock()
+    for principal in (CALLER, replace(CALLER, auth_time=now - 2 * MINUTE)):
+        async with client_of(principal) as client:
+            asked = challenge(await client.get("/recent", headers=BEARER))
+        assert 'error="insufficient_user_authentication"' in asked
+        assert 'max_age="60"' in asked
+        assert "acr_values" not in asked
+
+    async with client_of(replace(CALLER, auth_time=now)) as client:
+        assert (await client.get("/recent", headers=BEARER)).status_code == 200
 
 
 async def test_routes_and_sessions_mean_the_same_by_multi_factor() -> None:

@@ -15,7 +15,7 @@ from showcase.auth.api.models import (
 )
 from showcase.auth.application.accounts import NoSuchAccount, TooManyAttempts, WrongCode
 from showcase.auth.application.factors import AlreadyEnrolled, NotEnrolled
-from showcase.platform.web.callers import InsufficientUserAuthentication, MissingScope, MissingToken, step_up
+from showcase.platform.web.callers import InsufficientUserAuthentication, MissingScope, MissingToken, signed_in, step_up
 from showcase.platform.web.problems import documented
 
 OWN = (MissingToken, MissingScope, NoSuchAccount)
@@ -27,9 +27,16 @@ def routes(doors: Doors) -> APIRouter:
     factors = doors.factors
     fresh = step_up(doors.step_up_age)
 
-    @router.post("/auth/totp", responses=documented(*OWN, AlreadyEnrolled))
+    @router.post(
+        "/auth/totp",
+        dependencies=[signed_in(doors.login_age)],
+        responses=documented(*OWN, InsufficientUserAuthentication, AlreadyEnrolled),
+    )
     async def enrol(owner: Owner) -> EnrolmentModel:
-        """Begin with an authenticator app: scan the QR code. It counts once it is confirmed."""
+        """Begin with an authenticator app: scan the QR code. It counts once it is confirmed.
+
+        Needs a sign-in of just now: else whoever has a stolen token could lock out its owner.
+        """
         enrolment = await factors.enrol(await doors.account(owner))
         return EnrolmentModel(secret=enrolment.secret, uri=enrolment.uri, qr_svg=enrolment.qr_svg)
 

@@ -40,6 +40,7 @@ class Doors:
     Attributes:
         events: of an account, before an id, so many at the most.
         jwks: our public keys (RFC 7517 §5).
+        login_age, step_up_age: how old a sign-in, a second factor may be for what needs a fresh one.
         trusted_origins: whose pages may use cookies, besides the app's own.
     """
 
@@ -48,6 +49,7 @@ class Doors:
     factors: Factors
     events: Callable[[UUID, UUID | None, int], Awaitable[Sequence[Event]]]
     jwks: Callable[[], Awaitable[Mapping[str, Any]]]
+    login_age: timedelta
     step_up_age: timedelta
     trusted_origins: frozenset[str]
 

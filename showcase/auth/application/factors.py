@@ -130,7 +130,7 @@ class Factors:
         Whoever calls this has counted the attempt before. False if the code is wrong or was used.
         """
         totp = await self.factors.find(account.id)
-        if totp is None or not totp.is_confirmed:
+        if totp is None:
             return False
         if (typed := recovery_code(code)) is not None:
             left = await self.factors.use_recovery_code(account.id, typed)

@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import Protocol
 from uuid import UUID
 
+import structlog
+
 from showcase.auth.application.ports import Events, Happened, Issue, Mails, Tokens, Transaction
 from showcase.auth.application.session_store import Known, Rules, Session, SessionInfo, Store
 from showcase.auth.domain.accounts import MULTI_FACTOR, MULTI_FACTOR_ACR, ONE_FACTOR_ACR, Account, Device
@@ -23,6 +25,8 @@ from showcase.auth.domain.refresh import (
 from showcase.auth.domain.tokens import InvalidToken, Reason
 from showcase.kernel.errors import NotFound, Unavailable
 from showcase.kernel.ids import new_uuid
+
+log = structlog.get_logger()
 
 MAX_LOOKS = 5
 """A race makes a token only older: from the newest to a parent, to one re-used, to one of a revoked family."""
@@ -57,7 +61,8 @@ def proven_by(amr: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
 
 
 Deny = Callable[[Sequence[UUID]], Awaitable[None]]
-"""Tells every process that the access tokens of some sessions are no longer valid. Raises nothing."""
+"""Tells every process that the access tokens of some sessions are no longer valid, once that is committed. Raises
+nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +101,8 @@ class Sessions:
         for _ in range(MAX_LOOKS):
             known = await self.store.find(given.id)
             if known is None:
-                raise await self._refused(Refusal.UNKNOWN, None, device)
+                log.info("refresh token refused", reason=Refusal.UNKNOWN.value, address=device.address)
+                raise InvalidRefreshToken  # no row: anybody can make up a token, and would fill the table
             if not given.matches(known.secret_hash):  # revokes nothing: whoever knows an id could log others out
                 raise await self._refused(Refusal.WRONG_SECRET, known.session, device)
             match decide(self.rules.policy, known.use, leeway_s=self.rules.leeway.total_seconds()):
@@ -150,8 +156,6 @@ class Sessions:
         async with self.transaction():
             ended = await self.store.revoke_all(account_id, why, keep=keep)
             await self._tell_revoked(ended, account_id, why, actor)
-        # In a transaction of the caller this is a moment early. If that fails, those sessions are denied until
-        # their access tokens end: on the safe side, and as rare as a commit that fails.
         await self.deny(ended)
         return len(ended)
 
@@ -220,7 +224,7 @@ class Sessions:
         """How long a session that is used now lives, if it is not used again."""
         return min(self.rules.idle, session.lasts)
 
-    async def _refused(self, why: Refusal, session: Session | None, device: Device) -> InvalidRefreshToken:
+    async def _refused(self, why: Refusal, session: Session, device: Device) -> InvalidRefreshToken:
         await self._tell(Happened.REFRESH_REFUSED, session, device, reason=why.value)
         return InvalidRefreshToken()
 

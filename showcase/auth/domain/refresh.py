@@ -24,7 +24,7 @@ SECRET_BYTES = 32
 PURPOSE = "refresh token"
 """Of the key that derives successors."""
 
-_FORM = re.compile(PREFIX + r"([0-9a-f]{32})\.([A-Za-z0-9_-]{43})", re.ASCII)
+_FORM = re.compile(PREFIX + r"([0-9a-f]{32})\.([A-Za-z0-9_-]{43})")
 
 
 class InvalidRefreshToken(Unauthenticated):

@@ -65,7 +65,7 @@ class Denylist:
         self._until: dict[UUID, float] = {}
         self._listeners: list[Callable[[UUID], None]] = []
         self._answered = _NEVER  # when the last ping that was answered had been sent
-        self._is_followed = False
+        self._is_followed = False  # until PostgreSQL has been read
 
     @property
     def in_sync(self) -> bool:

@@ -127,15 +127,12 @@ class SqlSessions:
         return [Revoked(row.session_id, row.ago) for row in rows]
 
     async def prune(self, kept: timedelta) -> int:
-        """Remove what nobody can use any more: sessions that ended longer ago than `kept`, with their tokens, and
-        tokens of living sessions that were replaced longer ago than that; how many rows.
+        """Remove sessions that ended longer ago than `kept`, with their tokens; how many.
 
-        A token that was removed is refused as unknown: its use again reveals no theft then.
+        Of a session that lives every token stays, however old: its use again is what reveals a theft.
         """
         async with self._database.transaction() as db:
-            sessions = await db.execute(_PRUNE_SESSIONS, {"kept": kept})
-            tokens = await db.execute(_PRUNE_TOKENS, {"kept": kept})
-            return sessions.rowcount + tokens.rowcount
+            return (await db.execute(_PRUNE_SESSIONS, {"kept": kept})).rowcount
 
 
 def _seen_at(device: Device) -> dict[str, str]:
@@ -262,7 +259,4 @@ _REVOKED_WITHIN = text("""
 _PRUNE_SESSIONS = text("""
     DELETE FROM auth.sessions
     WHERE least(revoked_at, idle_until, expires_at) < clock_timestamp() - CAST(:kept AS interval)
-""")
-_PRUNE_TOKENS = text("""
-    DELETE FROM auth.refresh_tokens WHERE used_at < clock_timestamp() - CAST(:kept AS interval)
 """)

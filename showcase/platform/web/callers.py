@@ -37,14 +37,15 @@ class MissingScope(Forbidden):
 
 
 class InsufficientUserAuthentication(Unauthenticated):
-    """This needs a second factor that was given just now."""
+    """This needs a sign-in, or a second factor, of just now."""
 
-    def __init__(self, max_age: timedelta) -> None:
-        super().__init__("give a second factor, then come back with the new token")
+    def __init__(self, max_age: timedelta, acr: str = "") -> None:
+        wanted = "give a second factor" if acr else "sign in again"
+        super().__init__(f"{wanted}, then come back with the new token")
         self.challenge = {  # RFC 9470 §3
             "error": "insufficient_user_authentication",
-            "error_description": "a fresh second factor is required",
-            "acr_values": MULTI_FACTOR,
+            "error_description": "a fresh second factor is required" if acr else "a fresh sign-in is required",
+            **({"acr_values": acr} if acr else {}),
             "max_age": str(round(max_age.total_seconds())),
         }
 
@@ -86,21 +87,27 @@ def require(scope: Scope) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Gives the principal, if it has given a second factor not longer ago than this.
+    """Gives the principal, if it has proven not longer ago than this who it is, and by that `acr` if one is given.
 
     Raises Unauthenticated, InsufficientUserAuthentication.
     """
 
     max_age: timedelta
+    acr: str = ""
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
         principal = await caller(connection, sensitive=True)
         proven = principal.auth_time
-        if principal.acr != MULTI_FACTOR or proven is None or system_clock() - proven > self.max_age:
-            raise InsufficientUserAuthentication(self.max_age)
+        if (self.acr and principal.acr != self.acr) or proven is None or system_clock() - proven > self.max_age:
+            raise InsufficientUserAuthentication(self.max_age, self.acr)
         return principal
 
 
 def step_up(max_age: timedelta) -> Any:
-    """A dependency of a route: see `Fresh`."""
+    """A dependency of a route: a second factor was given not longer ago than this (RFC 9470)."""
+    return Depends(Fresh(max_age, MULTI_FACTOR))
+
+
+def signed_in(max_age: timedelta) -> Any:
+    """A dependency of a route: the caller has signed in not longer ago than this; refreshing does not count."""
     return Depends(Fresh(max_age))
