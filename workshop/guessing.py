@@ -18,11 +18,16 @@ VALID = 2
 """The code of this step, and the one before it."""
 TRIES = 5
 """That one login allows."""
+WRONG = 422
 ACCOUNTS_AT_ONCE = 10_000
 
 
-def guess(shop: httpx.Client, email: str, seconds: float, seed: int = 0) -> pd.DataFrame:
+def guess(shop: httpx.Client, email: str, seconds: float, patience_s: float = math.inf, seed: int = 0) -> pd.DataFrame:
     """Be a thief who knows the password, and try codes as fast as the answers come.
+
+    Args:
+        seconds: how long, at the most.
+        patience_s: give up when for so long no code was found wrong, but all were told to wait.
 
     Returns one row a request: `at_s` (seconds since the first), `status`, `retry_after_s` (0 where nobody asks to
     wait). A login stands among them with 401: the password is right, now give a code.
@@ -37,7 +42,12 @@ def guess(shop: httpx.Client, email: str, seconds: float, seed: int = 0) -> pd.D
         rows.append((at_s, answer.status_code, int(answer.headers.get("Retry-After", 0))))
         return answer
 
-    while time.monotonic() - began < seconds:
+    def goes_on() -> bool:
+        now_s = time.monotonic() - began
+        wrong_s = next((at_s for at_s, status, _ in reversed(rows) if status == WRONG), 0.0)
+        return now_s < seconds and now_s - wrong_s < patience_s
+
+    while goes_on():
         challenge = ask("/auth/login", {"email": email, "password": PASSWORD}).json().get("challenge_id")
         for _ in range(TRIES if challenge else 0):
             ask("/auth/login/code", {"challenge_id": challenge, "code": f"{chance.randrange(CODES):06}"})

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Any, Self
@@ -14,8 +15,6 @@ import pandas as pd
 from workshop.attacks.forging import unb64
 
 ASK_EVERY_S = 0.1
-RENEW_AFTER_S = 1.0
-"""How old an access token gets before it is exchanged for the next: other shops' customers wait minutes."""
 AT_MOST_S = 120.0
 """Then they go home by themselves."""
 NO_ANSWER = 0
@@ -40,28 +39,36 @@ class Request:
 
 
 class Customers:
-    """Each in a thread of its own: asks `/me` ten times a second, and refreshes once a second or after a 401.
+    """Each in a thread of its own: asks `/me` ten times a second, and refreshes its token now and then, or after a 401.
 
     with Customers(client, {"households/7": ("household-7@…", "password")}) as customers: …
 
     Args:
         client: may be used by several threads.
         accounts: address and password of each.
+        renew_after_s: how old an access token gets before it is exchanged for the next; others wait minutes.
+
+    Attributes:
+        began_at: when they came in.
 
     Raises httpx.HTTPStatusError when somebody cannot sign in.
     """
 
-    def __init__(self, client: httpx.Client, accounts: Mapping[str, tuple[str, str]]) -> None:
+    def __init__(
+        self, client: httpx.Client, accounts: Mapping[str, tuple[str, str]], *, renew_after_s: float = 1.0
+    ) -> None:
         self._client = client
+        self._renew_after_s = renew_after_s
         self._requests: list[Request] = []
+        self._last: dict[str, str] = {}
         self._lock = Lock()
         self._stop = Event()
         self._tokens = {name: self._signed_in(*account) for name, account in accounts.items()}
         self._threads = [Thread(target=self._shop, args=(name,), name=name, daemon=True) for name in accounts]
-        self._began_s = time.monotonic()
+        self.began_at, self._began_s = datetime.now(UTC), time.monotonic()
 
     def __enter__(self) -> Self:
-        self._began_s = time.monotonic()
+        self.began_at, self._began_s = datetime.now(UTC), time.monotonic()
         for thread in self._threads:
             thread.start()
         return self
@@ -86,8 +93,9 @@ class Customers:
         return pd.DataFrame(rows, columns=columns).sort_values("at_s", ignore_index=True)
 
     def keys_in_use(self) -> set[str]:
-        """The `kid` of the token that each customer holds now."""
-        return {kid_of(tokens["access_token"]) for tokens in self._tokens.values()}
+        """The `kid` of the token with which each customer has asked last, and got an answer."""
+        with self._lock:
+            return set(self._last.values())
 
     def _signed_in(self, email: str, password: str) -> dict[str, Any]:
         answer = self._client.post("/auth/login", json={"email": email, "password": password})
@@ -100,7 +108,7 @@ class Customers:
             headers = {"Authorization": f"Bearer {self._tokens[name]['access_token']}"}
             answer = self._ask(name, "GET", "/me", headers=headers)
             is_refused = answer is not None and answer.status_code == 401
-            if is_refused or time.monotonic() - renewed_s > RENEW_AFTER_S:
+            if is_refused or time.monotonic() - renewed_s > self._renew_after_s:
                 body = {"refresh_token": self._tokens[name]["refresh_token"]}
                 renewed = self._ask(name, "POST", "/auth/refresh", json=body)
                 if renewed is not None and renewed.is_success:
@@ -114,8 +122,11 @@ class Customers:
             answer = self._client.request(method, path, **how)
         except httpx.TransportError:
             answer = None
+        status = NO_ANSWER if answer is None else answer.status_code
         with self._lock:
-            self._requests.append(Request(at_s, name, path, kid, NO_ANSWER if answer is None else answer.status_code))
+            self._requests.append(Request(at_s, name, path, kid, status))
+            if path == "/me" and answer is not None:
+                self._last[name] = kid
         return answer
 
 

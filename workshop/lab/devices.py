@@ -129,17 +129,25 @@ def that_work(http: httpx.Client, tokens: Iterable[str]) -> list[str]:
 # -- ends
 
 
-async def ending(here: httpx.Client, there: httpx.Client, email: str, topic: str) -> dict[str, float]:
-    """Log out in one process, and measure how long another one still lets the session in.
+async def endings(here: httpx.Client, there: httpx.Client, email: str, topic: str, tries: int) -> pd.DataFrame:
+    """Log out in one process, and measure how long another one still lets the session in; again and again.
 
-    A session is opened `here`; with its access token a WebSocket follows a topic `there`, and one request after the
-    other goes there, until it is refused.
+    For each try a session is opened `here`; with its access token a WebSocket follows a topic `there`, and one request
+    after the other goes there, until it is refused.
 
-    Returns `denied_ms` and `closed_ms`, from the moment in which the logout is sent: to the first answer that denies,
-    and to the end of the WebSocket. Raises TimeoutError when that takes longer than ten seconds.
+    Returns two rows a try, `what` and `ms`: from the moment in which the logout is sent to the first answer that
+    denies, and to the end of the WebSocket. Raises TimeoutError when that takes longer than ten seconds.
     """
-    device = Device(here, "phone")
-    await asyncio.to_thread(device.sign_in, email)
+    rows: list[dict[str, Any]] = []
+    for _ in range(tries):
+        device = Device(here, "phone")
+        await asyncio.to_thread(device.sign_in, email)
+        denied_ms, closed_ms = await _ending(device, there, topic)
+        rows += [{"what": "request denied", "ms": denied_ms}, {"what": "WebSocket closed", "ms": closed_ms}]
+    return pd.DataFrame(rows, columns=["what", "ms"])
+
+
+async def _ending(device: Device, there: httpx.Client, topic: str) -> tuple[float, float]:
     url = f"{str(there.base_url).rstrip('/').replace('http', 'ws', 1)}/ws"
     async with (
         asyncio.timeout(ENDS_WITHIN_S),
@@ -164,7 +172,7 @@ async def ending(here: httpx.Client, there: httpx.Client, email: str, topic: str
 
         began = time.perf_counter()
         denied_at, closed_at, _ = await asyncio.gather(denied(), closed(), asyncio.to_thread(device.log_out))
-    return {"denied_ms": (denied_at - began) * 1000, "closed_ms": (closed_at - began) * 1000}
+    return (denied_at - began) * 1000, (closed_at - began) * 1000
 
 
 def still_works(device: Device, within: timedelta) -> timedelta:
@@ -189,14 +197,14 @@ def side_by_side(apps: Mapping[str, httpx.Client], device: Device, requests: int
     open; the client is Python's barest, since its own time is in every number.
 
     Args:
-        requests: to each process. A tenth as many go ahead and are not counted: they warm it up.
+        requests: to each process.
 
     Returns one row a request: `app`, `ms`. Raises OSError, and ValueError for an answer that is not 200.
     """
     lines = {name: http.client.HTTPConnection(*_place(client), timeout=10) for name, client in apps.items()}
     rows: list[dict[str, Any]] = []
     try:
-        for turn in range(-(requests // 10), requests):
+        for _ in range(requests):
             for name, line in lines.items():
                 began = time.perf_counter()
                 line.request("GET", "/me", headers=device.headers)
@@ -205,8 +213,7 @@ def side_by_side(apps: Mapping[str, httpx.Client], device: Device, requests: int
                 took = time.perf_counter() - began
                 if answer.status != httpx.codes.OK:
                     raise ValueError(f"{name} answers {answer.status}")
-                if turn >= 0:
-                    rows.append({"app": name, "ms": took * 1000})
+                rows.append({"app": name, "ms": took * 1000})
     finally:
         for line in lines.values():
             line.close()

@@ -23,7 +23,7 @@ from pymongo.database import Database
 
 from showcase.auth import wiring as auth
 from showcase.auth.infrastructure.jwk import SigningKey
-from showcase.auth.infrastructure.keys import KeyRing
+from showcase.auth.infrastructure.keys import State
 from showcase.kernel.principal import Principal, Scope
 from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
@@ -191,19 +191,25 @@ class Lab:
 
     def signing_key(self) -> SigningKey:
         """The private key that signs access tokens now, as only an operator with our secrets gets at it."""
-        settings = Settings.model_validate({"environment": "workshop", **_as_settings(self.namespace.env)})
 
         async def current() -> SigningKey:
-            async with Resources(settings) as resources:
-                return await KeyRing(auth.keys(resources)).current()
+            async with Resources(self._settings) as resources:
+                keys = auth.keys(resources)
+                return keys.open(next(key for key in await keys.load() if key.state is State.CURRENT))
 
         return self._background.run(current())
 
     @cached_property
     def _sign(self) -> Callable[[Principal, timedelta], str]:
         """Signs tokens as the operator's command does, with the key that signs when the lesson begins."""
-        settings = Settings.model_validate({"environment": "workshop", **_as_settings(self.namespace.env)})
-        return self._background.run(auth.signer(settings))
+        return self._background.run(auth.signer(self._settings))
+
+    @cached_property
+    def _settings(self) -> Settings:
+        """As the lesson's processes have them."""
+        named = {name.removeprefix("SHOWCASE_").lower(): value for name, value in self.namespace.env.items()}
+        known = {name: value for name, value in named.items() if name in Settings.model_fields}
+        return Settings.model_validate({"environment": "workshop", **known})
 
     # -- baskets
 
@@ -375,11 +381,6 @@ def _stack() -> Stack:
         cures = " && ".join(f"workshop {CURES[one.phase]} {one.name}" for one in limping)
         raise StackError(f"{', '.join(f'{one.name} is {one.phase}' for one in limping)}", f"run `{cures}`")
     return stack
-
-
-def _as_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    named = {name.removeprefix("SHOWCASE_").lower(): value for name, value in environment.items()}
-    return {name: value for name, value in named.items() if name in Settings.model_fields}
 
 
 def _environment() -> dict[str, str]:

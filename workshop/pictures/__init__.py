@@ -5,11 +5,38 @@ compared with the one it draws next. Each brings its own light paper (it reads o
 its `alt` text what it shows, and labels lines and lanes where they are instead of in a legend.
 """
 
+from workshop.pictures.codes import answers_over_time, chances, code_windows, qr_code, truncation
 from workshop.pictures.flow import Throughput, throughput
+from workshop.pictures.generations import token_family
 from workshop.pictures.journey import journeys
 from workshop.pictures.reach import where_orders_have_been
 from workshop.pictures.redraw import Live, live
+from workshop.pictures.revoking import how_soon, live_children, price_of_revoking
+from workshop.pictures.sessions import session_timeline
 from workshop.pictures.style import Picture
 from workshop.pictures.system import system_map
+from workshop.pictures.tokens import anatomy, attack_matrix, key_changes
 
-__all__ = ["Live", "Picture", "Throughput", "journeys", "live", "system_map", "throughput", "where_orders_have_been"]
+__all__ = [
+    "Live",
+    "Picture",
+    "Throughput",
+    "anatomy",
+    "answers_over_time",
+    "attack_matrix",
+    "chances",
+    "code_windows",
+    "how_soon",
+    "journeys",
+    "key_changes",
+    "live",
+    "live_children",
+    "price_of_revoking",
+    "qr_code",
+    "session_timeline",
+    "system_map",
+    "throughput",
+    "token_family",
+    "truncation",
+    "where_orders_have_been",
+]
