@@ -141,7 +141,7 @@ def rotate() -> None:
         _on_keys(settings, lambda keys: keys.rotate(settings.access_lifetime))
 
 
-@keys.command()
+@keys.command(context_settings={"ignore_unknown_options": True})  # one kid in 64 begins with "-"
 def revoke(kid: Annotated[str, typer.Argument(help="Of a key that somebody else has got hold of.")]) -> None:
     """Drop a key: every token that it has signed is refused, in every process within seconds."""
     with told("keys") as settings:

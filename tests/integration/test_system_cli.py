@@ -133,5 +133,5 @@ def test_keys_are_listed_rotated_and_revoked(system: System) -> None:
     after = {state: kid for state, _, kid in keys("rotate")}
     assert (after["retiring"], after["current"]) == (before["current"], before["next"])
     assert [before["current"], "retiring"] not in [[kid, state] for state, _, kid in keys("revoke", before["current"])]
-    unknown = system.run("keys", "revoke", "nobody")
+    unknown = system.run("keys", "revoke", "-nobody")
     assert (unknown.code, "error: " in unknown.errors, "Traceback" in unknown.errors) == (1, True, False)

@@ -69,9 +69,10 @@ def test_a_client_does_not_ask_for_ever() -> None:
     assert len(asked) == phones.TRIES
 
 
-def test_a_login_that_needs_no_code_is_no_first_half_of_one() -> None:
-    with pytest.raises(ValueError, match="200"):
-        phones.begin(shop(lambda path, body: httpx.Response(200, json={})), "a@shop.test")
+@pytest.mark.parametrize("status", [200, 401, 429])
+def test_a_login_that_asks_for_no_code_is_no_first_half_of_one(status: int) -> None:
+    with pytest.raises(ValueError, match=str(status)):
+        phones.begin(shop(lambda path, body: httpx.Response(status, json={})), "a@shop.test")
 
 
 def test_enrolling_again_confirms_when_the_step_turned_on_the_way() -> None:

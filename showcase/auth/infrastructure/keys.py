@@ -264,7 +264,8 @@ class KeyRing:
         self._loaded_s = self._ended_s = began_s
         if changed := {key.public.kid for key in found} ^ self._known.keys():
             self.version += 1
-            log.info("signing keys changed", kids=sorted(changed))
+            if self._known:
+                log.info("signing keys changed", kids=sorted(changed))
         self._known = {key.public.kid: key for key in found}
 
     def _current(self) -> SigningKey:
