@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from workshop.report import reading
 NOTEBOOKS = strictly.CHECKOUT / "notebooks"
 LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 START = NOTEBOOKS / "00_start_here.ipynb"
+
+RUNS_AGAIN = "test_a_lesson_runs_again_with_the_same_outputs"
 
 every_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=[path.stem for path in LESSONS])
 
@@ -35,10 +39,22 @@ def test_a_lesson_is_committed_as_it_should_be(lesson: Path, guard: Guard) -> No
         pytest.fail("\n".join([f"{guard.__doc__}", *complaints]), pytrace=False)
 
 
+Runs = Mapping[Path, "Future[subprocess.CompletedProcess[str]]"]
+
+
+@pytest.fixture(scope="module")
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """All lessons that are asked for, two at a time: they wait more than they compute, and are to stand each other."""
+    asked = [item.callspec.params["lesson"] for item in request.session.items if RUNS_AGAIN in item.name]  # type: ignore[attr-defined]  # of a parametrized test
+    pool = ThreadPoolExecutor(2)
+    yield {lesson: pool.submit(strictly.run, lesson, tmp_path_factory.mktemp("lesson")) for lesson in asked}
+    pool.shutdown(cancel_futures=True)
+
+
 @every_lesson
 @pytest.mark.timeout(660)
-def test_a_lesson_runs_again_with_the_same_outputs(lesson: Path, tmp_path: Path) -> None:
-    ended = strictly.run(lesson, tmp_path)
+def test_a_lesson_runs_again_with_the_same_outputs(lesson: Path, runs: Runs) -> None:
+    ended = runs[lesson].result()
     if ended.returncode != 0:
         pytest.fail(f"{lesson.name} does not run as it was committed:\n{ended.stdout}", pytrace=False)
 
