@@ -18,8 +18,11 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from showcase.audit import wiring
+from showcase.auth.application.ports import Happened
+from showcase.auth.infrastructure.events import SqlEvents
 from showcase.kernel.errors import Unauthenticated
 from showcase.kernel.principal import Principal, Scope
+from showcase.platform.database import Database
 from showcase.platform.kafka import client_config
 from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
@@ -197,6 +200,30 @@ async def test_what_happens_to_a_row_becomes_its_timeline(names: Namespace) -> N
     assert rest["next"] is None
     assert (missing.status_code, missing.json()["type"]) == (404, "/problems/no-such-entity")
     assert (bad_cursor.status_code, forbidden.status_code) == (422, 403)
+
+
+async def test_what_happens_to_an_account_is_audited(names: Namespace) -> None:
+    settings = settings_of(names.env)
+    names.capture(["auth.events"])
+    database = Database(names.postgres_url)
+    try:
+        for happened in (Happened.LOGIN, Happened.REUSED):
+            await SqlEvents(database).add(happened, actor="households/7", reason="shown", token_id="t1")
+    finally:
+        await database.close()
+
+    with consumer(names, "auth.events"):
+
+        async def both() -> bool:
+            return len(await recorded(settings, "auth.events")) == 2
+
+        await until(both)
+
+    rows = [document["after"] for document in await recorded(settings, "auth.events")]
+    assert [(row["type"], row["actor"]) for row in rows] == [
+        ("login", "households/7"),
+        ("refresh.reused", "households/7"),
+    ]
 
 
 async def test_rows_of_one_copy_which_share_their_place_in_the_log_are_all_recorded(names: Namespace) -> None:
