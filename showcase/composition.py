@@ -4,43 +4,75 @@ What one slice needs of another it asks for as a port; here each port gets its p
 function that builds it: a payment worker starts without loading a web framework and three drivers that it never uses.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import cache as once
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from pydantic import TypeAdapter
-
 import showcase.messaging.wiring as messaging
-from showcase.caching import Cache, Kind
-from showcase.messaging.application import Handle
+from showcase.caching import Answer, Cache, Key, Kind, Options
+from showcase.kernel.events import Event
+from showcase.messaging.application.handlers import Anything, Handlers
+from showcase.messaging.application.operations import Operations
 from showcase.messaging.domain import Queue, Topology
-from showcase.messaging.infrastructure.outbox import SqlInbox, SqlOutbox
+from showcase.messaging.infrastructure.outbox import SqlOutbox
+from showcase.messaging.wiring import Consumer
 from showcase.platform.resources import Resources
 from showcase.platform.settings import Misconfigured, Settings
 from showcase.platform.slices import Slice
 from showcase.platform.worker import Work
 from showcase.services import notice, payment, stock
-from showcase.shop.application import STEPS, Product, Products, Shop
+from showcase.shop.application import (
+    HEARS,
+    PRODUCT_CHANGED,
+    TELLS,
+    OrderNumber,
+    Product,
+    ProductData,
+    Products,
+    Shop,
+)
 from showcase.shop.domain import OrderId, ProductId
 from showcase.shop.infrastructure import SqlHouseholds, SqlOrders, SqlProducts
 
 if TYPE_CHECKING:
     from showcase.auth.wiring import Auth
 
-SLICES = ("auth", "shop", "audit", "realtime")
-AUDITED = ("public.orders", "public.order_lines", "payment.charges", "auth.events")
-
-TOPOLOGY = Topology(
-    [
-        Queue(name="payment", types=payment.TAKES),
-        Queue(name="stock", types=stock.TAKES),
-        Queue(name="notice", types=notice.TAKES),
-        Queue(name="shop", types=tuple(STEPS)),
-        Queue(name="realtime", types=("shop.order.#",)),
-    ]
+SLICES = ("auth", "shop", "caching", "messaging", "audit", "realtime")
+AUDITED = (
+    *("public.orders", "public.order_lines", "payment.charges", "payment.refunds"),
+    *("auth.events", "messaging.actions"),
 )
+
+QUEUES = (
+    Queue(name="payment", types=payment.TAKES),
+    Queue(name="stock", types=stock.TAKES),
+    Queue(name="notice", types=notice.TAKES),
+    Queue(name="shop", types=tuple(HEARS)),
+    Queue(name="realtime", types=("shop.order.#",)),
+    Queue(name="caching", types=(PRODUCT_CHANGED,)),
+)
+"""Each consumer's queue, and the events that it takes."""
 OUTBOXES = ("public", payment.SCHEMA, stock.SCHEMA)
+SCHEMAS = (*OUTBOXES, notice.SCHEMA)
+"""All that have an inbox; `notice` tells nothing."""
+
+
+PRODUCT: Kind[Product] = Kind(
+    "product",
+    Product,
+    version=lambda product: product.version,
+    tags=lambda product: (f"department:{product.department}",),
+)
+"""A product in the cache."""
+
+
+def topology(settings: Settings) -> Topology:
+    """All that is declared in the broker."""
+    return messaging.topology(QUEUES, settings)
 
 
 def build_auth(resources: Resources) -> "Auth":
@@ -57,9 +89,14 @@ def build_slices(resources: Resources, auth: "Auth", names: Sequence[str] = SLIC
     import showcase.realtime.wiring as realtime
     import showcase.shop.wiring as shop
 
+    cached = once(lambda: caching.Caching(resources))
     built: Mapping[str, Callable[[], Slice]] = {
         "auth": auth.doors,
-        "shop": lambda: shop.build(resources, _shop(resources, caching.build(resources))),
+        "shop": lambda: shop.build(resources, _shop(resources, cached().cache)),
+        "caching": lambda: cached().doors(),
+        "messaging": lambda: messaging.build(
+            resources, topology(resources.settings), SCHEMAS, partial(asyncapi, resources.settings)
+        ),
         "audit": lambda: audit.build(resources),
         "realtime": lambda: realtime.build(resources, _owner_of(resources), auth.denylist.on_denied),
     }
@@ -70,27 +107,50 @@ def build_slices(resources: Resources, auth: "Auth", names: Sequence[str] = SLIC
 
 def build_worker(resources: Resources, name: str) -> Work:
     """What a background process does. Raises Misconfigured for a name that is none."""
+    settings = resources.settings
     if name == "relay":
-        return messaging.relaying(resources, TOPOLOGY, OUTBOXES)
+        return messaging.relaying(resources, topology(settings), OUTBOXES)
+    if name == "parking":
+        return messaging.parking(resources, topology(settings))
     if name == "audit":
         import showcase.audit.wiring as audit
 
         return audit.work(resources, AUDITED)
-    if name not in HANDLERS:
-        raise Misconfigured(f"there is no worker {name!r}, only {', '.join(HANDLERS)}")
-    return messaging.consuming(resources, TOPOLOGY, name, HANDLERS[name](resources))
+    if name == "invalidation":
+        import showcase.caching.wiring as caching
+
+        return caching.following(resources, PRODUCT, "public.products", "product_id")
+    if name not in CONSUMERS:
+        raise Misconfigured(f"there is no worker {name!r}, only {', '.join(('parking', 'invalidation', *CONSUMERS))}")
+    return messaging.consuming(resources, topology(settings), CONSUMERS[name](resources))
+
+
+def operations(resources: Resources) -> Operations:
+    """What an operator sees and does."""
+    return messaging.operations(resources, topology(resources.settings), SCHEMAS)
 
 
 def _shop(resources: Resources, cache: Cache | None = None) -> Shop:
-    database = resources.database
-    products = SqlProducts(database)
-    return Shop(
+    database, settings = resources.database, resources.settings
+    shop = Shop(
         transaction=database.transaction,
         orders=SqlOrders(database),
-        products=CachedProducts(products, cache, resources.settings) if cache else products,
-        events=SqlOutbox(database),
-        inbox=SqlInbox(database, "public", "shop"),
+        products=SqlProducts(database),
+        events=outbox(resources),
+        order_within=settings.order_within,
     )
+    if cache is None or settings.cache_levels == "none":
+        return shop
+    from showcase.platform.web.envelope import say
+
+    products = CachedProducts(shop.products, cache, _options(settings), say)
+    changed = products.changed if settings.cache_invalidate_on_write else shop.changed
+    return replace(shop, products=products, changed=changed)
+
+
+def outbox(resources: Resources, service: str = "") -> SqlOutbox:
+    """Where a service puts its events; the shop's, if none is named."""
+    return SqlOutbox(resources.database_of(service), service or "public", topology(resources.settings))
 
 
 def _owner_of(resources: Resources) -> Callable[[UUID], Awaitable[int | None]]:
@@ -98,79 +158,163 @@ def _owner_of(resources: Resources) -> Callable[[UUID], Awaitable[int | None]]:
     return lambda order_id: orders.owner(OrderId(order_id))
 
 
-def _payment(resources: Resources) -> Handle:
+def _payment(resources: Resources) -> Consumer:
     database, settings = resources.database_of(payment.SCHEMA), resources.settings
-    return payment.Payment(
+    service = payment.Payment(
         database=database,
-        inbox=SqlInbox(database, payment.SCHEMA, "payment"),
-        events=SqlOutbox(database, payment.SCHEMA),
+        events=outbox(resources, payment.SCHEMA),
         latency=settings.payment_latency,
         limit_cents=settings.payment_limit_cents,
     )
+    return Consumer(queue="payment", handlers=service.handlers(), database=database, schema=payment.SCHEMA)
 
 
-def _stock(resources: Resources) -> Handle:
+def _stock(resources: Resources) -> Consumer:
     database = resources.database_of(stock.SCHEMA)
-    return stock.Stock(
-        database=database,
-        inbox=SqlInbox(database, stock.SCHEMA, "stock"),
-        events=SqlOutbox(database, stock.SCHEMA),
+    service = stock.Stock(
+        database=database, events=outbox(resources, stock.SCHEMA), shelf_pieces=resources.settings.shelf_pieces
+    )
+    return Consumer(
+        queue="stock", handlers=service.handlers(), database=database, schema=stock.SCHEMA, batch=stock.BATCH
     )
 
 
-def _notice(resources: Resources) -> Handle:
+def _notice(resources: Resources) -> Consumer:
     database, settings = resources.database_of(notice.SCHEMA), resources.settings
-    return notice.Notice(
-        database=database,
-        inbox=SqlInbox(database, notice.SCHEMA, "notice"),
-        mail_url=settings.url("mail_url"),
-        domain=settings.mail_domain,
-    )
+    service = notice.Notice(database=database, mail_url=settings.url("mail_url"), domain=settings.mail_domain)
+    return Consumer(queue="notice", handlers=service.handlers(), database=database, schema=notice.SCHEMA)
 
 
-def _realtime(resources: Resources) -> Handle:
+def _shop_worker(resources: Resources) -> Consumer:
+    shop, handlers = _shop(resources), Handlers()
+    for type_ in HEARS:
+        handlers.on(type_, OrderNumber, shop.heard)
+    return Consumer(queue="shop", handlers=handlers, database=resources.database)
+
+
+def _realtime(resources: Resources) -> Consumer:
     import showcase.realtime.wiring as realtime
 
-    return realtime.publisher(resources)
+    publish, handlers = realtime.publisher(resources), Handlers()
+
+    async def tell(event: Event, data: Anything) -> None:
+        await publish(event)
+
+    handlers.on("shop.order.#", Anything, tell)
+    return Consumer(queue="realtime", handlers=handlers)
 
 
-HANDLERS: Mapping[str, Callable[[Resources], Handle]] = {
+def _caching(resources: Resources) -> Consumer:
+    import showcase.caching.wiring as caching
+
+    remove, _ = caching.invalidating(resources, PRODUCT)
+    handlers = Handlers()
+
+    async def changed(event: Event, data: ProductData) -> None:
+        await remove(data.product_id, data.version, False)
+
+    handlers.on(PRODUCT_CHANGED, ProductData, changed)
+    return Consumer(queue="caching", handlers=handlers)
+
+
+CONSUMERS: Mapping[str, Callable[[Resources], Consumer]] = {
     "payment": _payment,
     "stock": _stock,
     "notice": _notice,
-    "shop": lambda resources: _shop(resources).heard,
+    "shop": _shop_worker,
     "realtime": _realtime,
+    "caching": _caching,
 }
-"""What each queue's consumer does."""
+"""Who handles the messages of each queue."""
 
-WORKERS = ("relay", "audit", *HANDLERS)
+WORKERS = ("relay", "audit", "parking", "invalidation", *CONSUMERS)
+
+
+def definitions(settings: Settings) -> dict[str, Any]:
+    """The broker's exchanges, queues and bindings, as its management imports them."""
+    from showcase.messaging.infrastructure import definitions
+
+    return definitions.definitions(topology(settings))
+
+
+def asyncapi(settings: Settings) -> dict[str, Any]:
+    """All events and queues, described (AsyncAPI 3)."""
+    tells = {"shop": TELLS, "payment": payment.TELLS, "stock": stock.TELLS}
+    from showcase.messaging.application.asyncapi import document
+
+    return document(topology(settings), tells)
 
 
 @dataclass(frozen=True, slots=True)
 class CachedProducts:
-    """The catalogue, read through the cache."""
+    """The catalogue, read through the cache (`shop.application.Products`).
+
+    Attributes:
+        say: adds a header to the answer of the request for which it is read.
+    """
 
     products: Products
     cache: Cache
-    settings: Settings
+    options: Options
+    say: Callable[[str, str], None]
 
     async def find(self, product_id: ProductId) -> Product | None:
-        """See `shop.application.Products`."""
-        return await self.cache.get_or_set(
-            _PRODUCT.key(product_id),
-            lambda: self.products.find(product_id),
-            duration=self.settings.product_cached,
+        """Says where it came from, and how old it is (RFC 9211)."""
+        key = PRODUCT.key(product_id)
+        answer = await self.cache.answer(key, lambda: self.products.find(product_id), self.options)
+        self.say("Cache-Status", _cache_status(answer))
+        return answer.value
+
+    async def find_many(self, product_ids: Sequence[ProductId]) -> Mapping[ProductId, Product]:
+        """One query for all that are not in the cache."""
+        ids = {PRODUCT.key(product_id): product_id for product_id in product_ids}
+
+        async def load(keys: Sequence[Key[Product]]) -> Mapping[Key[Product], Product | None]:
+            found = await self.products.find_many([ids[key] for key in keys])
+            return {key: found.get(ids[key]) for key in keys}
+
+        answers = await self.cache.get_many_or_set(list(ids), load, self.options)
+        return {ids[key]: product for key, product in answers.items() if product is not None}
+
+    async def change(
+        self, product_id: ProductId, changes: Mapping[str, str | None], if_version: int | None = None
+    ) -> Product | None:
+        """Not through the cache: in the caller's transaction."""
+        return await self.products.change(product_id, changes, if_version)
+
+    async def changed(self, product_id: ProductId, version: int) -> None:
+        """What is older is no longer valid. Redis that is away is told later."""
+        await self.cache.remove(PRODUCT.key(product_id), version)
+
+
+def _options(settings: Settings) -> Options:
+    """Raises Misconfigured for durations that do not go together."""
+    try:
+        return Options(
+            duration=settings.product_cached,
+            jitter=settings.product_jitter,
+            near=settings.product_near,
+            absent=settings.product_absent,
+            early=settings.product_early,
+            stale=settings.product_stale,
+            fail_safe=settings.product_fail_safe,
+            soft=settings.product_soft or None,
+            hard=settings.product_hard,
         )
+    except ValueError as error:
+        raise Misconfigured(f"SHOWCASE_PRODUCT_…: {error}") from error
 
 
-_PRODUCT: Kind[Product | None] = Kind("product", TypeAdapter(Product | None))
+def _cache_status(answer: Answer[Product]) -> str:
+    """https://www.rfc-editor.org/rfc/rfc9211.html#section-2"""
+    if answer.source == "loaded":
+        return "showcase; fwd=miss; detail=loaded"
+    return f"showcase; hit; ttl={math.floor(answer.ttl_s)}; detail={answer.source}"
 
 
 async def prune(resources: Resources) -> dict[str, int]:
     """Remove all that need not be kept any longer; how many rows of what."""
     removed: dict[str, int] = {}
-    for schema in ("public", payment.SCHEMA, stock.SCHEMA, notice.SCHEMA):
-        removed |= await messaging.prune(resources.database, schema, resources.settings)
     for slice_ in build_slices(resources, build_auth(resources)):
         if slice_.prune is not None:
             removed |= await slice_.prune()

@@ -70,7 +70,8 @@ def build(resources: Resources, new_household: Callable[[], Awaitable[int]]) -> 
     """
     settings, database = resources.settings, resources.database
     secrets, events, stored = Secrets(settings.secrets), SqlEvents(database), SqlSessions(database)
-    key_ring = KeyRing(keys(resources))
+    stored_keys = keys(resources)
+    key_ring = KeyRing(stored_keys)
     tokens = _tokens(key_ring, settings)
     denylist = Denylist(
         resources.redis_state, stored, prefix=settings.redis_prefix, access_lifetime=settings.access_lifetime
@@ -129,7 +130,7 @@ def build(resources: Resources, new_household: Callable[[], Awaitable[int]]) -> 
         return {
             "auth.sessions": await stored.prune(settings.ended_sessions_kept),
             "auth.challenges": await challenges.prune(),
-            "auth.keys": await keys(resources).prune(),
+            "auth.keys": await stored_keys.prune(),
             "auth.events": await events.prune(settings.auth_events_kept),
         }
 

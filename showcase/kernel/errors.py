@@ -35,6 +35,10 @@ class Conflict(DomainError):
     """It does not go together with what is stored now."""
 
 
+class Outdated(DomainError):
+    """The caller has said on what it builds, and that is so no longer (RFC 9110 §13.1.1)."""
+
+
 class Unauthenticated(DomainError):
     """Nobody knows who is calling.
 

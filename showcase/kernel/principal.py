@@ -17,13 +17,22 @@ class Scope(StrEnum):
     ORDERS_WRITE = "orders:write"
     ORDERS_FOLLOW = "orders:follow"
     """Follow the orders of all households, as the people behind the counter do."""
+    CATALOGUE_WRITE = "catalogue:write"
+    """Change products."""
     AUDIT_READ = "audit:read"
+    SUPPORT = "support"
+    """Look into queues, and replay or discard messages that nobody could handle."""
     ACCOUNT = "account"
     """See and change one's own account: password, sessions, second factors."""
 
 
-SENSITIVE = frozenset({Scope.ACCOUNT, Scope.AUDIT_READ, Scope.ORDERS_FOLLOW})
+SENSITIVE = frozenset({Scope.ACCOUNT, Scope.AUDIT_READ, Scope.CATALOGUE_WRITE, Scope.ORDERS_FOLLOW, Scope.SUPPORT})
 """Refused while nobody can tell at once whether a session was revoked: better no answer than a thief's."""
+
+
+ONE_FACTOR_ACR = "urn:showcase:acr:one-factor"
+MULTI_FACTOR_ACR = "urn:showcase:acr:multi-factor"
+"""The `acr` of who has proven by one means, or by two, who he is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

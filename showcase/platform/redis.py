@@ -13,12 +13,13 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from showcase.kernel.errors import Unavailable
 
 
-def connect(url: str, *, timeout_s: float) -> Redis:
+def connect(url: str, *, timeout_s: float, text: bool = True) -> Redis:
     """A client that opens connections as it needs them.
 
     Args:
         timeout_s: the longest that one call may take. The library's own retries would multiply it: the one
             retry left here is of a connection that turns out to be closed.
+        text: whether answers are text; bytes otherwise.
     """
     return Redis.from_url(
         url,
@@ -27,7 +28,7 @@ def connect(url: str, *, timeout_s: float) -> Redis:
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         retry_on_timeout=False,
         max_connections=100,
-        decode_responses=True,
+        decode_responses=text,
     )
 
 

@@ -50,10 +50,11 @@ class Resources:
 
     @cached_property
     def redis_cache(self) -> "Redis":
-        """What may be lost: answers that are kept to spare the database."""
+        """What may be lost: answers that are kept to spare the database. It gives bytes."""
         from showcase.platform import redis
 
-        client = redis.connect(self.settings.url("redis_cache_url"), timeout_s=self.settings.cache_timeout_s)
+        url = self.settings.url("redis_cache_url")
+        client = redis.connect(url, timeout_s=self.settings.cache_timeout_s, text=False)
         self._register("redis-cache", client.ping, client.aclose)
         self.spare.add("redis-cache")
         return client

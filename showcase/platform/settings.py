@@ -2,15 +2,23 @@
 
 import re
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class Misconfigured(ValueError):
     """What this process was started with cannot work."""
+
+
+Seconds = Annotated[float, Field(gt=0, le=3_600)]
+
+
+def _words(given: object) -> object:
+    """Values that a space stands between, as the environment has them."""
+    return tuple(given.split()) if isinstance(given, str) else given
 
 
 WORKSHOP_SECRETS = "w1:only-for-the-workshop-where-nothing-is-worth-stealing"
@@ -39,6 +47,8 @@ class Settings(BaseSettings):
     redis_cache_url: SecretStr = SecretStr("")
     redis_state_url: SecretStr = SecretStr("")
     rabbitmq_url: SecretStr = SecretStr("")
+    rabbitmq_api_url: SecretStr = SecretStr("")
+    """Of its management plugin. Nothing but rates of queues needs it."""
     kafka_url: SecretStr = SecretStr("")
     mail_url: SecretStr = SecretStr("")
     redis_prefix: str = "showcase:"
@@ -98,19 +108,54 @@ class Settings(BaseSettings):
     """Whose pages may use cookies, besides the app's own: `https://shop.example,https://…`."""
 
     # -- messaging
-    relay_batch: int = Field(200, ge=1, le=10_000)
+    relay_batch: int = Field(1_000, ge=1, le=10_000)
+    """How many messages of one outbox are on their way at once, at the most."""
+    relay_lanes: int = Field(2, ge=1, le=16)
+    """How many batches of one outbox one relay has on their way: one reads the database while another publishes. Each
+    takes a database connection."""
     relay_poll_s: float = Field(1.0, gt=0, le=5)
     """How long an event waits if the notification that wakes the relay is lost."""
-    prefetch: int = Field(100, ge=1, le=1_000)
+    prefetch: int = Field(200, ge=1, le=1_000)
+    consume_batch: int = Field(50, ge=1, le=1_000)
+    """How many messages are handled in one transaction, at the most."""
+    retry_delays_s: Annotated[tuple[Seconds, ...], NoDecode, BeforeValidator(_words)] = (1.0, 5.0, 30.0)
+    """The retry ladder, `1 5 30`: how long a message waits before each further try; then it is parked."""
+    max_message_bytes: int = Field(16_777_216, ge=1_000)
+    """The broker's own limit (`max_message_size`)."""
     outbox_kept: timedelta = timedelta(hours=24)
     inbox_kept: timedelta = timedelta(days=7)
+    """At least as long as anybody may replay a message."""
+    parked_kept: timedelta = timedelta(days=30)
+    """After they were replayed or discarded."""
+
+    # -- caching
+    cache_levels: Literal["none", "far", "both"] = "both"
+    """Whether a product is read from the database each time, through Redis, or also through this process's memory."""
+    cache_near_entries: int = Field(10_000, ge=0, le=10_000_000)
+    cache_near_bytes: int = Field(64_000_000, ge=0)
+    """What one process holds in its memory, about."""
+    cache_invalidate_on_write: bool = True
+    """Whether a product that was changed over HTTP is removed before the change is answered."""
+    product_cached: timedelta = timedelta(minutes=5)
+    product_jitter: timedelta = timedelta(0)
+    product_near: timedelta = timedelta(seconds=30)
+    product_absent: timedelta = timedelta(seconds=5)
+    product_early: float = Field(1.0, ge=0, le=100)
+    product_stale: timedelta = timedelta(0)
+    product_fail_safe: timedelta = timedelta(minutes=30)
+    product_soft: timedelta = timedelta(milliseconds=500)
+    product_hard: timedelta = timedelta(seconds=5)
+    """See `caching.domain.Options`. `product_soft` of 0: a reader waits as long as the source takes."""
 
     # -- the rest
     payment_latency: timedelta = timedelta(milliseconds=20)
     """What the payment provider takes for each charge. There is none: this is simulated."""
     payment_limit_cents: int = Field(10_000_00, ge=0)
     """Baskets above it are declined."""
-    product_cached: timedelta = timedelta(minutes=5)
+    order_within: timedelta = timedelta(minutes=10)
+    """An order that is not reserved by then is cancelled, and its payment taken back."""
+    shelf_pieces: int = Field(1_000_000, ge=0)
+    """What a shelf holds that nobody has taken from yet."""
     stream_length: int = Field(10_000, ge=100)
     """How many events the stream behind the WebSockets keeps."""
 

@@ -48,7 +48,7 @@ async def persist(attempt: Work, stop: asyncio.Event) -> None:
 
     Raises whatever else `attempt` raises.
     """
-    pause_s = FIRST_PAUSE_S
+    pauses = Pauses(stop, FIRST_PAUSE_S, LONGEST_PAUSE_S)
     while not stop.is_set():
         began = asyncio.get_running_loop().time()
         try:
@@ -56,10 +56,27 @@ async def persist(attempt: Work, stop: asyncio.Event) -> None:
             return
         except Unavailable as error:
             if asyncio.get_running_loop().time() - began > STEADY_AFTER_S:
-                pause_s = FIRST_PAUSE_S
-            log.warning("waiting for a server", why=error.detail, pause_s=round(pause_s, 2))
-        await wait(stop, pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
-        pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+                pauses = Pauses(stop, FIRST_PAUSE_S, LONGEST_PAUSE_S)
+            log.warning("waiting for a server", why=error.detail, pause_s=round(pauses.next_s, 2))
+        await pauses.stopped()
+
+
+class Pauses:
+    """Growing pauses with jitter, until the event is set.
+
+    Attributes:
+        next_s: about how long the next one is.
+    """
+
+    def __init__(self, stop: asyncio.Event, first_s: float, longest_s: float) -> None:
+        self.next_s = first_s
+        self._stop = stop
+        self._longest_s = longest_s
+
+    async def stopped(self) -> bool:
+        """Pause longer than the last time; whether it was told to stop meanwhile."""
+        pause_s, self.next_s = self.next_s, min(self._longest_s, 2 * self.next_s)
+        return await wait(self._stop, pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
 
 
 async def wait(stop: asyncio.Event, within_s: float) -> bool:

@@ -1,6 +1,11 @@
-"""Payment: charges each order once. Knows events, its own tables, and a provider that takes its time."""
+"""Payment: charges each order once, or never. Knows events, its own tables, and a provider that takes its time.
+
+One row an order says what was decided. Whoever comes first decides, in whichever order placed and cancelled orders
+arrive, and however often: a cancelled order is never charged afterwards.
+"""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -10,13 +15,11 @@ from sqlalchemy import text
 
 from showcase.kernel.events import Event, EventSink
 from showcase.kernel.ids import new_uuid
-from showcase.messaging.application import Inbox
+from showcase.messaging.application.handlers import Handlers
 from showcase.platform.database import Database
 
 SCHEMA = "payment"
-TAKES = ("shop.order.placed.v1",)
-CHARGED = "payment.order.charged.v1"
-DECLINED = "payment.order.declined.v1"
+TAKES = ("shop.order.placed.v1", "shop.order.cancelled.v1")
 
 
 class PlacedOrder(BaseModel):
@@ -26,9 +29,44 @@ class PlacedOrder(BaseModel):
     total_cents: NonNegativeInt
 
 
+class CancelledOrder(BaseModel):
+    """What payment needs to know of `shop.order.cancelled.v1`."""
+
+    order_id: UUID
+
+
+class Charged(BaseModel):
+    """An order was paid for."""
+
+    order_id: UUID
+    total_cents: int
+
+
+class Declined(BaseModel):
+    """The provider does not pay for an order."""
+
+    order_id: UUID
+    total_cents: int
+
+
+class Settled(BaseModel):
+    """Nothing is charged for an order any more: what had been was paid back, and that may be 0."""
+
+    order_id: UUID
+    refunded_cents: int
+
+
+TELLS: Mapping[str, type[BaseModel]] = {
+    "payment.order.charged.v1": Charged,
+    "payment.order.declined.v1": Declined,
+    "payment.order.settled.v1": Settled,
+}
+_TYPES = {model: type_ for type_, model in TELLS.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """The handler of placed orders.
+    """The handlers of placed and of cancelled orders.
 
     Attributes:
         latency: of the provider. There is none; the time it would take is simulated.
@@ -36,34 +74,74 @@ class Payment:
     """
 
     database: Database
-    inbox: Inbox
     events: EventSink
     latency: timedelta
     limit_cents: int
 
-    async def __call__(self, event: Event) -> None:
-        """Charge the order, and tell. Raises pydantic.ValidationError for an event that is none of ours."""
-        order = PlacedOrder.model_validate(event.data)
-        # Before the transaction: nothing holds one open while it waits for somebody else. A provider that is asked
-        # twice, because we died in between, recognises the order's id.
+    def handlers(self) -> Handlers:
+        """What its queue's consumer does."""
+        handlers = Handlers()
+        handlers.on("shop.order.placed.v1", PlacedOrder, self.charge, ask=self.authorised)
+        handlers.on("shop.order.cancelled.v1", CancelledOrder, self.settle)
+        return handlers
+
+    async def authorised(self, event: Event, order: PlacedOrder) -> bool:
+        """Ask the provider to set the money aside: whether it does.
+
+        The order's id goes with it, so that asking twice is asking once. What is never charged lapses by itself.
+        """
         await asyncio.sleep(self.latency.total_seconds())
-        is_charged = order.total_cents <= self.limit_cents
+        return order.total_cents <= self.limit_cents
+
+    async def charge(self, event: Event, order: PlacedOrder, is_authorised: bool) -> None:
+        """Charge an order of which nothing is decided yet, and tell."""
+        state = {"order_id": order.order_id, "state": "charged" if is_authorised else "declined"}
         async with self.database.transaction() as db:
-            if not await self.inbox.first_time(event):
-                return
-            if is_charged:
+            if (await db.execute(_DECIDE, state)).one_or_none() is None:
+                return  # charged or declined before, or cancelled, which came first
+            if is_authorised:
                 await db.execute(_CHARGE, {"charge_id": new_uuid(), **order.model_dump()})
-            await self.events.add(
-                Event(
-                    type=CHARGED if is_charged else DECLINED,
-                    source="/payment",
-                    subject=event.subject,
-                    data=order.model_dump(mode="json"),
-                    causation_id=event.id,
-                )
+            await self._tell((Charged if is_authorised else Declined)(**order.model_dump()))
+
+    async def settle(self, event: Event, order: CancelledOrder) -> None:
+        """Pay back what was charged for an order, once, see to it that nothing will be, and tell."""
+        names = {"order_id": order.order_id}
+        async with self.database.transaction() as db:
+            state = (await db.execute(_CANCEL, names)).scalar_one_or_none()
+            if state is None:
+                return  # settled before
+            refunded_cents = 0
+            if state == "refunded":
+                refunded_cents = (await db.execute(_REFUND, {"refund_id": new_uuid(), **names})).scalar_one()
+            await self._tell(Settled(order_id=order.order_id, refunded_cents=refunded_cents))
+
+    async def _tell(self, data: Charged | Declined | Settled) -> None:
+        await self.events.add(
+            Event(
+                type=_TYPES[type(data)],
+                source="/payment",
+                subject=f"orders/{data.order_id}",
+                data=data.model_dump(mode="json"),
             )
+        )
 
 
+# Each waits for whoever is deciding about the same order in another process, and then goes by what that one decided.
+_DECIDE = text("""
+    INSERT INTO payment.decisions (order_id, state) VALUES (:order_id, :state)
+    ON CONFLICT DO NOTHING RETURNING state
+""")
+_CANCEL = text("""
+    INSERT INTO payment.decisions AS decision (order_id, state) VALUES (:order_id, 'void')
+    ON CONFLICT (order_id) DO UPDATE
+        SET state = CASE decision.state WHEN 'charged' THEN 'refunded' ELSE 'void' END, decided_at = now()
+        WHERE decision.state IN ('charged', 'declined')
+    RETURNING state
+""")
 _CHARGE = text(
     "INSERT INTO payment.charges (charge_id, order_id, total_cents) VALUES (:charge_id, :order_id, :total_cents)"
 )
+_REFUND = text("""
+    INSERT INTO payment.refunds (refund_id, order_id, total_cents)
+    SELECT :refund_id, order_id, total_cents FROM payment.charges WHERE order_id = :order_id RETURNING total_cents
+""")

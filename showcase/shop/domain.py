@@ -1,7 +1,8 @@
 """What a basket may be, and what an order goes through. No I/O, no framework."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NewType
@@ -9,7 +10,6 @@ from uuid import UUID
 
 from showcase.kernel.clock import system_clock
 from showcase.kernel.errors import Conflict, Invalid, NotFound
-from showcase.kernel.events import Event
 from showcase.kernel.ids import new_uuid
 
 OrderId = NewType("OrderId", UUID)
@@ -21,12 +21,6 @@ MAX_QUANTITY = 1_000
 """What is sold by volume, such as fuel, has quantities above it: that is no line of a basket."""
 MAX_LINES = 500
 MAX_TOTAL_CENTS = 10_000_00
-
-SOURCE = "/shop"
-PLACED = "shop.order.placed.v1"
-PAID = "shop.order.paid.v1"
-PACKED = "shop.order.packed.v1"
-REFUSED = "shop.order.refused.v1"
 
 
 class EmptyBasket(Invalid):
@@ -70,9 +64,34 @@ class Status(StrEnum):
 
     PLACED = "placed"
     PAID = "paid"
+    RESERVED = "reserved"
+    """Its goods are kept for it: from here on nothing stops it."""
     PACKED = "packed"
+    CANCELLING = "cancelling"
+    """What was done for it is being taken back."""
     REFUSED = "refused"
-    """Its payment was declined."""
+
+
+class Reason(StrEnum):
+    """Why an order is refused."""
+
+    NONE = ""
+    DECLINED = "payment declined"
+    SHORT = "out of stock"
+    OVERDUE = "overdue"
+
+
+class News(StrEnum):
+    """What an order hears of others."""
+
+    CHARGED = "charged"
+    DECLINED = "declined"
+    RESERVED = "reserved"
+    SHORT = "short"
+    PACKED = "packed"
+    SETTLED = "settled"
+    """Whatever was charged has been paid back, and nothing will be charged any more."""
+    OVERDUE = "overdue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +127,7 @@ class Order:
 
     Attributes:
         version: one more with each step, so that whoever hears of steps out of order can tell.
-        events: what has happened to it since it was read, to be told when it is stored.
+        reason: why it is being cancelled or was refused.
     """
 
     id: OrderId
@@ -118,7 +137,7 @@ class Order:
     placed_at: datetime
     status: Status = Status.PLACED
     version: int = 1
-    events: Sequence[Event] = field(default=(), compare=False)
+    reason: Reason = Reason.NONE
 
     @property
     def total_cents(self) -> int:
@@ -137,45 +156,53 @@ def place(household_id: HouseholdId, lines: Sequence[Line], reference: str = "")
         raise EmptyBasket("an order needs at least one line")
     if len(lines) > MAX_LINES:
         raise BasketTooLarge(f"an order has up to {MAX_LINES} lines, this one {len(lines):,}: split it")
-    order = Order(
+    return Order(
         id=OrderId(new_uuid()),
         household_id=household_id,
         reference=reference,
         lines=tuple(lines),
         placed_at=system_clock(),
     )
-    return _told(order, PLACED)
 
 
-_STEPS = {
-    Status.PAID: (Status.PLACED, PAID),
-    Status.REFUSED: (Status.PLACED, REFUSED),
-    Status.PACKED: (Status.PAID, PACKED),
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What some news means.
+
+    Attributes:
+        steps: from where to where an order goes.
+        too_late: where it changes nothing: it came twice, or another step has come before it.
+    """
+
+    steps: Mapping[Status, Status]
+    too_late: AbstractSet[Status]
+    reason: Reason = Reason.NONE
+
+
+_STOPPED = {Status.CANCELLING, Status.REFUSED}
+_KEPT = {Status.RESERVED, Status.PACKED}
+_RULES = {
+    News.CHARGED: _Rule({Status.PLACED: Status.PAID}, {Status.PAID} | _KEPT | _STOPPED),
+    News.DECLINED: _Rule({Status.PLACED: Status.REFUSED}, _STOPPED, Reason.DECLINED),
+    News.RESERVED: _Rule({Status.PAID: Status.RESERVED}, _KEPT | _STOPPED),
+    News.SHORT: _Rule({Status.PAID: Status.CANCELLING}, _STOPPED, Reason.SHORT),
+    News.PACKED: _Rule({Status.RESERVED: Status.PACKED}, {Status.PACKED}),
+    News.SETTLED: _Rule({Status.CANCELLING: Status.REFUSED}, {Status.REFUSED}),
+    News.OVERDUE: _Rule(
+        {Status.PLACED: Status.CANCELLING, Status.PAID: Status.CANCELLING}, _KEPT | _STOPPED, Reason.OVERDUE
+    ),
 }
 
 
-def advance(order: Order, to: Status) -> Order:
-    """The order after one step. Raises WrongStep when it is not where that step begins."""
-    begins, event = _STEPS[to]
-    if order.status != begins:
-        raise WrongStep(f"an order is {begins} before it is {to}, this one is {order.status}")
-    moved = replace(order, status=to, version=order.version + 1, events=())
-    return _told(moved, event)
+def advance(order: Order, news: News) -> Order | None:
+    """The order after it has heard something; None when that comes too late to change anything.
 
-
-def _told(order: Order, event: str) -> Order:
-    """The order with the event of what has just happened to it, which tells all of it: who hears asks nobody."""
-    data = {
-        "order_id": str(order.id),
-        "household_id": order.household_id,
-        "reference": order.reference,
-        "status": order.status,
-        "version": order.version,
-        "total_cents": order.total_cents,
-        "lines": [
-            {"product_id": line.product_id, "quantity": line.quantity, "total_cents": line.total_cents}
-            for line in order.lines
-        ],
-    }
-    happened = Event(type=event, source=SOURCE, subject=f"orders/{order.id}", data=data)
-    return replace(order, events=(*order.events, happened))
+    Raises WrongStep when it comes too early, or cannot be: what is missing may still come, or a person has to look.
+    """
+    rule = _RULES[news]
+    if order.status in rule.too_late:
+        return None
+    if order.status not in rule.steps:
+        raise WrongStep(f"an order that is {order.status} cannot be {news}; first it is {' or '.join(rule.steps)}")
+    to, reason = rule.steps[order.status], rule.reason or order.reason
+    return replace(order, status=to, version=order.version + 1, reason=reason)

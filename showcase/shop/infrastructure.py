@@ -1,12 +1,23 @@
 """Orders and products in PostgreSQL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Row, text
 
 from showcase.platform.database import Database
-from showcase.shop.application import OrderSummary, Product
-from showcase.shop.domain import HouseholdId, Line, Order, OrderId, ProductId, Status, UnknownHousehold, UnknownProduct
+from showcase.shop.application import CHANGEABLE, OrderSummary, Overtaken, Product, Step
+from showcase.shop.domain import (
+    HouseholdId,
+    Line,
+    Order,
+    OrderId,
+    ProductId,
+    Reason,
+    Status,
+    UnknownHousehold,
+    UnknownProduct,
+)
 
 
 class SqlOrders:
@@ -26,16 +37,14 @@ class SqlOrders:
             if unknown := (await db.execute(_UNKNOWN, {"products": lines["products"]})).scalars().all():
                 raise UnknownProduct(f"the catalogue has no product {unknown[0]}", product_ids=list(unknown))
             row = {
-                "order_id": order.id,
+                **_step(order, cause=""),
                 "household_id": order.household_id,
                 "reference": order.reference,
-                "status": order.status,
-                "version": order.version,
                 "line_count": len(order.lines),
                 "total_cents": order.total_cents,
                 "placed_at": order.placed_at,
             }
-            if (await db.execute(_ADD, row)).rowcount == 0:
+            if (await db.execute(_ADD, row)).one_or_none() is None:
                 raise UnknownHousehold(f"there is no household {order.household_id}")
             await db.execute(_ADD_LINES, lines)
 
@@ -53,11 +62,20 @@ class SqlOrders:
             placed_at=row.placed_at,
             status=Status(row.status),
             version=row.version,
+            reason=Reason(row.reason),
         )
 
-    async def save_step(self, order: Order) -> None:
+    async def save_step(self, order: Order, cause: str) -> None:
         async with self._database.transaction() as db:
-            await db.execute(_SAVE_STEP, {"order_id": order.id, "status": order.status, "version": order.version})
+            await db.execute(_SAVE_STEP, _step(order, cause))
+
+    async def steps(self, order_id: OrderId) -> Sequence[Step]:
+        async with self._database.transaction() as db:
+            rows = (await db.execute(_STEPS, {"order_id": order_id})).all()
+        return [
+            Step(version=x.version, status=Status(x.status), reason=Reason(x.reason), at=x.at, cause=x.cause)
+            for x in rows
+        ]
 
     async def of_household(
         self, household_id: HouseholdId, before: OrderId | None, limit: int
@@ -94,12 +112,46 @@ class SqlProducts:
     async def find(self, product_id: ProductId) -> Product | None:
         async with self._database.transaction() as db:
             row = (await db.execute(_PRODUCT, {"product_id": product_id})).one_or_none()
-        return None if row is None else Product(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+        return None if row is None else _product(row)
+
+    async def find_many(self, product_ids: Sequence[ProductId]) -> Mapping[ProductId, Product]:
+        async with self._database.transaction() as db:
+            rows = (await db.execute(_PRODUCTS, {"product_ids": list(product_ids)})).all()
+        return {product.product_id: product for product in map(_product, rows)}
+
+    async def change(
+        self, product_id: ProductId, changes: Mapping[str, str | None], if_version: int | None = None
+    ) -> Product | None:
+        columns = ", ".join(f"{name} = :{name}" for name in sorted(CHANGEABLE & changes.keys()))
+        names = {**changes, "product_id": product_id, "if_version": if_version}
+        async with self._database.transaction() as db:
+            # Of two at once the later one waits here, and then compares the version that the first one has made.
+            row = (await db.execute(text(_CHANGE.format(columns=columns)), names)).one_or_none()
+            if row is not None:
+                return _product(row)
+            if if_version is not None and (found := await self.find(product_id)):
+                raise Overtaken(f"product {product_id} is of version {found.version} by now, not {if_version}: read it")
+            return None
+
+
+def _product(row: Row[Any]) -> Product:
+    return Product(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def _step(order: Order, cause: str) -> dict[str, object]:
+    return {
+        "order_id": order.id,
+        "version": order.version,
+        "status": order.status,
+        "reason": order.reason,
+        "cause": cause,
+    }
 
 
 def _summary(row: Row[tuple[object, ...]]) -> OrderSummary:
     columns = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
-    return OrderSummary(**columns | {"status": Status(str(columns["status"]))})
+    words = {"status": Status(str(columns["status"])), "reason": Reason(str(columns["reason"]))}
+    return OrderSummary(**columns | words)
 
 
 _UNKNOWN = text("""
@@ -107,9 +159,15 @@ _UNKNOWN = text("""
     WHERE NOT EXISTS (SELECT FROM products WHERE product_id = wanted) ORDER BY wanted LIMIT 20
 """)
 _ADD = text("""
-    INSERT INTO orders (order_id, household_id, reference, status, version, line_count, total_cents, placed_at)
-    SELECT :order_id, :household_id, :reference, :status, :version, :line_count, :total_cents, :placed_at
-    WHERE EXISTS (SELECT FROM households WHERE household_id = :household_id)
+    WITH added AS (
+        INSERT INTO orders
+            (order_id, household_id, reference, status, version, reason, line_count, total_cents, placed_at)
+        SELECT :order_id, :household_id, :reference, :status, :version, :reason, :line_count, :total_cents, :placed_at
+        WHERE EXISTS (SELECT FROM households WHERE household_id = :household_id)
+        RETURNING order_id, version, status, reason
+    )
+    INSERT INTO order_steps (order_id, version, status, reason, cause)
+    SELECT order_id, version, status, reason, :cause FROM added RETURNING order_id
 """)
 _ADD_LINES = text("""
     INSERT INTO order_lines (order_id, line, product_id, quantity, total_cents)
@@ -117,19 +175,35 @@ _ADD_LINES = text("""
     FROM unnest(CAST(:products AS bigint[]), CAST(:quantities AS int[]), CAST(:totals AS bigint[]))
         WITH ORDINALITY AS lines (product_id, quantity, total_cents, line)
 """)
-_FIND = text("SELECT household_id, reference, status, version, placed_at FROM orders WHERE order_id = :order_id")
+_FIND = text("""
+    SELECT household_id, reference, status, version, reason, placed_at FROM orders WHERE order_id = :order_id
+""")
 _FIND_TO_CHANGE = text(f"{_FIND.text} FOR UPDATE")
 _LINES = text("SELECT product_id, quantity, total_cents FROM order_lines WHERE order_id = :order_id ORDER BY line")
-_SAVE_STEP = text("UPDATE orders SET status = :status, version = :version WHERE order_id = :order_id")
+_SAVE_STEP = text("""
+    WITH moved AS (
+        UPDATE orders SET status = :status, version = :version, reason = :reason WHERE order_id = :order_id
+        RETURNING order_id, version, status, reason
+    )
+    INSERT INTO order_steps (order_id, version, status, reason, cause)
+    SELECT order_id, version, status, reason, :cause FROM moved
+""")
+_STEPS = text("""
+    SELECT version, status, reason, at, cause FROM order_steps WHERE order_id = :order_id ORDER BY version
+""")
 _OWNER = text("SELECT household_id FROM orders WHERE order_id = :order_id")
 _OF_HOUSEHOLD = text("""
-    SELECT order_id, household_id, reference, status, version, line_count, total_cents, placed_at FROM orders
+    SELECT order_id, household_id, reference, status, version, line_count, total_cents, placed_at, reason FROM orders
     WHERE household_id = :household_id AND (CAST(:before AS uuid) IS NULL OR order_id < CAST(:before AS uuid))
     ORDER BY order_id DESC LIMIT :limit
 """)
-_PRODUCT = text("""
-    SELECT product_id, department, brand, category, type, package_size FROM products WHERE product_id = :product_id
-""")
+_COLUMNS = "product_id, department, brand, category, type, package_size, version"
+_PRODUCT = text(f"SELECT {_COLUMNS} FROM products WHERE product_id = :product_id")  # noqa: S608 - names from above
+_PRODUCTS = text(f"SELECT {_COLUMNS} FROM products WHERE product_id = ANY(:product_ids)")  # noqa: S608 - the same
+_CHANGE = f"""
+    UPDATE products SET {{columns}} WHERE product_id = :product_id
+        AND (CAST(:if_version AS bigint) IS NULL OR version = :if_version) RETURNING {_COLUMNS}
+"""  # noqa: S608 - the same
 _NEW_HOUSEHOLD = text("""
     INSERT INTO households (household_id) VALUES (nextval('new_households')) RETURNING household_id
 """)

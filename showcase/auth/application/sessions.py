@@ -11,7 +11,7 @@ import structlog
 
 from showcase.auth.application.ports import Events, Happened, Issue, Mails, Tokens, Transaction
 from showcase.auth.application.session_store import Known, Rules, Session, SessionInfo, Store
-from showcase.auth.domain.accounts import MULTI_FACTOR, MULTI_FACTOR_ACR, ONE_FACTOR_ACR, Account, Device
+from showcase.auth.domain.accounts import MULTI_FACTOR, Account, Device
 from showcase.auth.domain.refresh import (
     PURPOSE,
     InvalidRefreshToken,
@@ -25,6 +25,7 @@ from showcase.auth.domain.refresh import (
 from showcase.auth.domain.tokens import InvalidToken, Reason
 from showcase.kernel.errors import NotFound, Unavailable
 from showcase.kernel.ids import new_uuid
+from showcase.kernel.principal import MULTI_FACTOR_ACR, ONE_FACTOR_ACR
 
 log = structlog.get_logger()
 

@@ -19,9 +19,6 @@ PASSWORD = "pwd"  # noqa: S105 - methods as RFC 8176 names them
 ONE_TIME_CODE = "otp"
 MULTI_FACTOR = "mfa"
 
-ONE_FACTOR_ACR = "urn:showcase:acr:one-factor"
-MULTI_FACTOR_ACR = "urn:showcase:acr:multi-factor"
-
 
 class BadEmail(Invalid):
     """This is no mail address."""
@@ -37,7 +34,9 @@ class Role(StrEnum):
 
 SCOPES: Mapping[Role, frozenset[Scope]] = {
     Role.CUSTOMER: frozenset({Scope.ACCOUNT, Scope.ORDERS_READ, Scope.ORDERS_WRITE}),
-    Role.SUPPORT: frozenset({Scope.ACCOUNT, Scope.ORDERS_READ, Scope.ORDERS_FOLLOW}),
+    Role.SUPPORT: frozenset(
+        {Scope.ACCOUNT, Scope.ORDERS_READ, Scope.ORDERS_FOLLOW, Scope.CATALOGUE_WRITE, Scope.SUPPORT}
+    ),
     Role.AUDITOR: frozenset({Scope.ACCOUNT, Scope.AUDIT_READ}),
 }
 """What each role may do: no role may do all."""

@@ -5,11 +5,8 @@ A letter is sent at least once: first sent, then deleted. Its Message-ID stays t
 
 import asyncio
 import json
-import smtplib
 from dataclasses import dataclass
 from datetime import timedelta
-from email.message import EmailMessage
-from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import structlog
@@ -18,6 +15,7 @@ from sqlalchemy import text
 from showcase.auth.infrastructure.secrets import Secrets, Unreadable
 from showcase.kernel.ids import new_uuid
 from showcase.platform.database import Database
+from showcase.platform.mail import send
 from showcase.platform.worker import Work, persist
 
 log = structlog.get_logger()
@@ -99,7 +97,9 @@ class _Post:
         try:
             subject, text = json.loads(self.secrets.open(PURPOSE, body, str(mail_id)))
             async with asyncio.timeout(SEND_WITHIN_S):
-                await asyncio.to_thread(self._send, mail_id, recipient, subject, text)
+                await asyncio.to_thread(
+                    send, self.mail_url, recipient, subject, text, domain=self.domain, mail_id=str(mail_id)
+                )
         except Unreadable as error:
             log.error("letter given up", mail_id=str(mail_id), why=str(error))
             return True
@@ -113,18 +113,6 @@ class _Post:
                 await db.execute(_POSTPONE, {"mail_id": mail_id, "pause": timedelta(seconds=pause_s)})
             return False
         return True
-
-    def _send(self, mail_id: UUID, recipient: str, subject: str, text: str) -> None:
-        mail = EmailMessage()
-        mail["From"], mail["To"], mail["Subject"] = f"shop@{self.domain}", recipient, subject
-        mail["Message-ID"] = f"<{mail_id}@{self.domain}>"
-        mail.set_content(text)
-        url = urlsplit(self.mail_url)
-        with smtplib.SMTP(url.hostname or "", url.port or 25, timeout=SEND_WITHIN_S) as smtp:
-            if url.username:
-                smtp.login(unquote(url.username), unquote(url.password or ""))
-            # Named here: read out of the header, an address made of an encoded word could become another one.
-            smtp.send_message(mail, to_addrs=[recipient])
 
 
 _ADD = text("INSERT INTO auth.mails (mail_id, recipient, body) VALUES (:mail_id, :recipient, :body)")

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from showcase.platform.resources import Resources
 from showcase.platform.slices import Slice
-from showcase.platform.web import docs, health, problems
+from showcase.platform.web import docs, health, metrics, problems
 from showcase.platform.web.callers import Authenticate
 from showcase.platform.web.envelope import BodyLimit, Envelope
 
@@ -33,6 +33,7 @@ def build(resources: Resources, slices: Sequence[Slice], authenticate: Authentic
     problems.install(app)
     docs.install(app)
     app.include_router(health.routes(resources.pings, resources.spare))
+    app.include_router(metrics.routes({one.name: one.metrics for one in slices if one.metrics is not None}))
     for slice_ in slices:
         for router in slice_.routers:
             app.include_router(router)

@@ -9,10 +9,7 @@ from starlette.requests import HTTPConnection
 
 from showcase.kernel.clock import system_clock
 from showcase.kernel.errors import Forbidden, Unauthenticated
-from showcase.kernel.principal import SENSITIVE, Principal, Scope
-
-MULTI_FACTOR = "urn:showcase:acr:multi-factor"
-"""The `acr` of a caller who has given a second factor as well."""
+from showcase.kernel.principal import MULTI_FACTOR_ACR, SENSITIVE, Principal, Scope
 
 
 class Authenticate(Protocol):
@@ -105,7 +102,7 @@ class Fresh:
 
 def step_up(max_age: timedelta) -> Any:
     """A dependency of a route: a second factor was given not longer ago than this (RFC 9470)."""
-    return Depends(Fresh(max_age, MULTI_FACTOR))
+    return Depends(Fresh(max_age, MULTI_FACTOR_ACR))
 
 
 def signed_in(max_age: timedelta) -> Any:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextvars import ContextVar
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,7 +24,15 @@ SECURITY = {
     "Cache-Control": "no-store",
 }
 """For every answer that does not say otherwise (OWASP REST Security Cheat Sheet)."""
+_said: ContextVar[dict[str, str] | None] = ContextVar("said", default=None)
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+
+
+def say(name: str, value: str) -> None:
+    """Add a header to the answer of the request that is being handled; outside of one it says nothing to nobody."""
+    said = _said.get()
+    if said is not None:
+        said[name] = value
 
 
 class Envelope:
@@ -42,6 +51,8 @@ class Envelope:
         traceparent = trace.enter(headers.get("traceparent"))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        said: dict[str, str] = {}
+        _said.set(said)
         began = time.perf_counter()
         status = 0
 
@@ -52,6 +63,7 @@ class Envelope:
                 marked = MutableHeaders(scope=message)
                 marked["X-Request-Id"] = request_id
                 marked["traceparent"] = traceparent
+                marked.update(said)
                 for name, value in SECURITY.items():
                     marked.setdefault(name, value)
             await send(message)

@@ -108,8 +108,12 @@ class Folder:
 
     def remove(self) -> None:
         """Remove everything; nothing may be running."""
-        for path in (self.postgres, self.path):
-            shutil.rmtree(path, ignore_errors=True)
+        gone = self.path.with_name(f"{self.path.name}.gone")
+        shutil.rmtree(self.postgres, ignore_errors=True)
+        if self.exists():
+            self.path.rename(gone)  # at once: whoever waits for its lock makes a new folder, and nothing in this one
+        shutil.rmtree(gone, ignore_errors=True)
+        for path in (self.postgres, gone):
             if os.path.lexists(path):
                 raise StackError(f"{path} cannot be removed entirely", "see who owns what is in it")
 
@@ -159,9 +163,10 @@ class Folder:
             file = path.open("ab")
             try:
                 fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # else the folder was removed meanwhile
-                    return file
-                file.close()
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                        return file
+                file.close()  # the folder was removed meanwhile: a lock that nobody else will ask for
             except OSError as error:
                 file.close()
                 if not isinstance(error, BlockingIOError) or time.monotonic() >= deadline:

@@ -6,13 +6,14 @@ The broker and its epmd (Erlang's port mapper) run in one process group, so that
 import os
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
 import pika
 import pika.exceptions
 
+from workshop.stack.local.folder import Folder
 from workshop.stack.local.server import CONFIG, USER, Launch, Place, environment, find_command, own, secret_file
 from workshop.stack.model import NotReady, StackError, Urls, credentials, url_of
 
@@ -111,6 +112,16 @@ def connect(url: str, timeout_s: float) -> pika.BlockingConnection:
     parameters.heartbeat = max(1, int(timeout_s / 3))
     parameters.connection_attempts = 1
     return pika.BlockingConnection(parameters)
+
+
+def queues_on_disk(folder: Folder, queues: Sequence[str]) -> bool:
+    """Whether a broker would still know these quorum queues after a kill.
+
+    It confirms a declaration before their list is on disk; that is written within a second.
+    """
+    lists = folder.data("rabbitmq").glob("mnesia/*/quorum/*/names.dets")
+    known = b"".join(path.read_bytes() for path in lists)
+    return all(f"_{queue}".encode() in known for queue in queues)
 
 
 def find_broker() -> Path:

@@ -1,27 +1,18 @@
-"""The command line of the system: one command a process, all settings from the environment (`SHOWCASE_…`)."""
+"""The processes of the system, and what an operator does once."""
 
 import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
-from showcase.kernel.errors import DomainError, Unavailable
+from showcase.cli.telling import database_told, told
 from showcase.kernel.principal import Principal, Scope
-from showcase.platform.settings import Misconfigured, Settings
-
-if TYPE_CHECKING:
-    from showcase.auth.infrastructure.keys import SqlKeys
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-keys = typer.Typer(no_args_is_help=True, help="The keys that sign access tokens.")
-app.add_typer(keys, name="keys")
 
 
 @app.command()
@@ -62,7 +53,9 @@ def relay() -> None:
 
 
 @app.command()
-def worker(name: Annotated[str, typer.Argument(help="payment, stock, notice, shop or realtime")]) -> None:
+def worker(
+    name: Annotated[str, typer.Argument(help="payment, stock, notice, shop, realtime, caching, invalidation, parking")],
+) -> None:
     """Handle the messages of one queue."""
     work(name)
 
@@ -127,44 +120,6 @@ def token(
         typer.echo(asyncio.run(issued()))
 
 
-@keys.command("list")
-def list_keys() -> None:
-    """Show the keys that sign access tokens."""
-    with told("keys") as settings:
-        _on_keys(settings)
-
-
-@keys.command()
-def rotate() -> None:
-    """Have the next key sign from now on; tokens of the present one stay good until they expire."""
-    with told("keys") as settings:
-        _on_keys(settings, lambda keys: keys.rotate(settings.access_lifetime))
-
-
-@keys.command(context_settings={"ignore_unknown_options": True})  # one kid in 64 begins with "-"
-def revoke(kid: Annotated[str, typer.Argument(help="Of a key that somebody else has got hold of.")]) -> None:
-    """Drop a key: every token that it has signed is refused, in every process within seconds."""
-    with told("keys") as settings:
-        _on_keys(settings, lambda keys: keys.revoke(kid))
-
-
-def _on_keys(settings: Settings, change: "Callable[[SqlKeys], Awaitable[object]] | None" = None) -> None:
-    """Change the keys, if that is asked for, then show what there is."""
-    import showcase.auth.wiring as auth
-    from showcase.platform.resources import Resources
-
-    async def changed() -> None:
-        async with Resources(settings) as resources:
-            keys = auth.keys(resources)
-            await keys.ensure()
-            if change is not None:
-                await change(keys)
-            for key in await keys.load():
-                typer.echo(f"{key.state:8}  {key.public.algorithm:6}  {key.public.kid}")
-
-    asyncio.run(changed())
-
-
 def work(name: str) -> None:
     """Run a background process until it is told to stop."""
     with told(name) as settings:
@@ -177,43 +132,3 @@ def work(name: str) -> None:
                 await run(name, build_worker(resources, name), drain_s=settings.drain_s)
 
         run_in_loop(main())
-
-
-@contextmanager
-def told(process: str) -> Iterator[Settings]:
-    """Settings from the environment; what goes wrong becomes one clear line and an exit code."""
-    from showcase.platform import logs
-
-    logs.configure(process)
-    try:
-        yield Settings()
-    except ValidationError as error:
-        for wrong in error.errors():
-            name = "".join(f"SHOWCASE_{str(part).upper()}: " for part in wrong["loc"])
-            typer.echo(f"error: {name}{wrong['msg'].removeprefix('Value error, ')}", err=True)
-        raise typer.Exit(2) from None
-    except Misconfigured as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    except DomainError as error:
-        typer.echo(f"error: {error.detail}", err=True)
-        raise typer.Exit(1) from None
-    except TimeoutError:
-        typer.echo("error: what was in flight did not finish in time", err=True)
-        raise typer.Exit(1) from None
-
-
-@contextmanager
-def database_told() -> Iterator[None]:
-    """What psycopg says is wrong with the database, as an error of the domain."""
-    import psycopg
-
-    try:
-        yield
-    except psycopg.Error as error:
-        raise Unavailable(f"the database: {str(error).strip().splitlines()[0]}") from error
-
-
-def main() -> None:
-    """`showcase …`, `python -m showcase …`."""
-    app()

@@ -1,0 +1,15 @@
+"""The command line of the system: one command a process, all settings from the environment (`SHOWCASE_…`)."""
+
+from showcase.cli.keys import keys
+from showcase.cli.messages import messages, topology
+from showcase.cli.processes import app
+
+__all__ = ["app", "main"]
+
+for group, name in ((keys, "keys"), (messages, "messages"), (topology, "topology")):
+    app.add_typer(group, name=name)
+
+
+def main() -> None:
+    """`showcase …`, `python -m showcase …`."""
+    app()

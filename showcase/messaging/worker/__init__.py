@@ -1,0 +1,1 @@
+"""What runs in the background: the relay, consumers, and the keeper of the parking lot."""
