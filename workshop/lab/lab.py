@@ -33,10 +33,12 @@ from workshop.keeper import Keeper
 from workshop.lab import checks, looking
 from workshop.lab.background import Background
 from workshop.lab.processes import Process, Processes
-from workshop.lab.replay import Replay, bodies, send
+from workshop.lab.replay import TRIES, Replay, bodies, send
 from workshop.pictures import Picture, system_map
 from workshop.report.marks import Versions
 from workshop.stack import SERVERS, Phase, Stack, StackError
+from workshop.stack.local.backend import LocalBackend
+from workshop.stack.local.rabbitmq import queues_on_disk
 from workshop.stack.model import CURES
 from workshop.stack.namespace import Namespace
 from workshop.stack.stack import ServerHandle, chosen_backend
@@ -44,7 +46,7 @@ from workshop.stack.stack import ServerHandle, chosen_backend
 T = TypeVar("T")
 
 HOUSEHOLD = frozenset({Scope.ORDERS_READ, Scope.ORDERS_WRITE})
-STAFF = frozenset({Scope.ORDERS_READ, Scope.ORDERS_FOLLOW, Scope.AUDIT_READ})
+STAFF = frozenset({Scope.ORDERS_READ, Scope.ORDERS_FOLLOW, Scope.CATALOGUE_WRITE, Scope.AUDIT_READ, Scope.SUPPORT})
 TOKEN_LIFETIME = timedelta(hours=12)
 
 
@@ -67,7 +69,7 @@ class Lab:
         self._keeper = Keeper()
         self._background = Background()
         self._clients = ExitStack()
-        self._apps: list[str] = []
+        self._apps: dict[httpx.Client, list[str]] = {}
         self._tokens: dict[str, str] = {}
         atexit.register(self.close)
         try:
@@ -98,8 +100,8 @@ class Lab:
             settings: of `showcase.platform.settings.Settings`, for these processes.
         """
         urls = [process.url for process in self._processes.start(["app"] * processes, settings)]
-        self._apps += urls
         client = httpx.Client(base_url=urls[0], transport=_Taking(urls), timeout=15)
+        self._apps[client] = urls
         return self._clients.enter_context(client)
 
     def start(self, *names: str, **settings: object) -> None:
@@ -113,8 +115,8 @@ class Lab:
         for process in running[processes:]:
             self._processes.end(process, signal.SIGTERM)
 
-    def kill(self, name: str) -> None:
-        """SIGKILL the oldest process of a name: it finishes nothing."""
+    def kill(self, name: str | httpx.Client) -> None:
+        """SIGKILL the oldest process of a name, or of an app's client: it finishes nothing."""
         self._processes.end(self._running(name), signal.SIGKILL)
 
     def stop(self, name: str) -> None:
@@ -137,8 +139,12 @@ class Lab:
         """Run a command as an operator does, `lab.command("keys", "rotate")`; what it printed. Raises StackError."""
         return self._processes.run(words, settings)
 
-    def _running(self, name: str) -> Process:
-        if not (running := self._processes.named(name)):
+    def _running(self, name: str | httpx.Client) -> Process:
+        if isinstance(name, httpx.Client):
+            running = [one for one in self._processes.named("app") if one.url in self._apps[name]]
+        else:
+            running = self._processes.named(name)
+        if not running:
             raise StackError(f"no {name} runs", f"lab.start({name!r}) starts one")
         return running[0]
 
@@ -152,6 +158,17 @@ class Lab:
         if self._private is None or f"SHOWCASE_{name.upper().replace('-', '_')}_URL" not in self._private.urls:
             raise StackError(f"others use {name} as well", f"Lab(…, private=[{name!r}]) gives the lesson its own")
         return self._private.server(name)
+
+    def on_disk(self, *queues: str) -> bool:
+        """Whether the lesson's own RabbitMQ would still know these queues after a kill.
+
+        It writes the list of its quorum queues within a second of a change. Raises StackError, as `server` does.
+        """
+        self.server("rabbitmq")
+        backend = self._private.backend if self._private else None
+        if not isinstance(backend, LocalBackend):
+            raise StackError("only a broker on this machine can be looked into")
+        return queues_on_disk(backend.folder, queues)
 
     def map(self) -> Picture:
         """The map of the system, with the version of each server that runs."""
@@ -193,7 +210,7 @@ class Lab:
         """The private key that signs access tokens now, as only an operator with our secrets gets at it."""
 
         async def current() -> SigningKey:
-            async with Resources(self._settings) as resources:
+            async with Resources(self.settings) as resources:
                 keys = auth.keys(resources)
                 return keys.open(next(key for key in await keys.load() if key.state is State.CURRENT))
 
@@ -202,11 +219,11 @@ class Lab:
     @cached_property
     def _sign(self) -> Callable[[Principal, timedelta], str]:
         """Signs tokens as the operator's command does, with the key that signs when the lesson begins."""
-        return self._background.run(auth.signer(self._settings))
+        return self._background.run(auth.signer(self.settings))
 
     @cached_property
-    def _settings(self) -> Settings:
-        """As the lesson's processes have them."""
+    def settings(self) -> Settings:
+        """As the lesson's processes have them, where nothing else is said when they start."""
         named = {name.removeprefix("SHOWCASE_").lower(): value for name, value in self.namespace.env.items()}
         known = {name: value for name, value in named.items() if name in Settings.model_fields}
         return Settings.model_validate({"environment": "workshop", **known})
@@ -225,13 +242,21 @@ class Lab:
         return lines[lines.basket_id.isin(chosen)].reset_index(drop=True)
 
     def replay(
-        self, lines: pd.DataFrame, rate: float | None = None, then: Callable[[Replay], None] | None = None
+        self,
+        lines: pd.DataFrame,
+        rate: float | None = None,
+        then: Callable[[Replay], None] | None = None,
+        *,
+        to: httpx.Client | None = None,
+        tries: int = TRIES,
     ) -> pd.DataFrame:
         """Send baskets to the app, each as its household, with a bar that shows how far it is.
 
         Args:
             rate: baskets a second; as fast as the app takes them if not given.
             then: called now and then while it goes on, with the replay so far.
+            to: the client of some app processes; all that were ever started, if not given.
+            tries: how often a basket is sent, at the most, until there is an answer that is final.
 
         Returns one row a basket: basket_id, household_id, order_id, status, tries, sent_at, answered_at.
         """
@@ -248,13 +273,14 @@ class Lab:
                 then(replay)
 
         tokens = {number: self.token(f"households/{number}") for number in lines.household_id.unique().tolist()}
-        self._background.run(send(replay, self._apps, to_send, tokens.__getitem__, rate), redraw)
+        urls = self._apps[to] if to else list(itertools.chain.from_iterable(self._apps.values()))
+        self._background.run(send(replay, urls, to_send, tokens.__getitem__, rate, tries), redraw)
         return replay.frame()
 
     def follow(self, *topics: str, subject: str = "staff/counter") -> "Following":
         """Open a WebSocket and keep what comes, until the lesson ends."""
         following = Following()
-        url = f"{self._apps[0].replace('http', 'ws', 1)}/ws"
+        url = f"{next(iter(self._apps.values()))[0].replace('http', 'ws', 1)}/ws"
         self._background.start(following.run(url, self.token(subject), topics))
         self.until(lambda: following.is_open or following.error, what="the WebSocket is open")
         if following.error:

@@ -12,9 +12,8 @@ import pika
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from pika.adapters.blocking_connection import BlockingChannel
 
-from showcase.composition import TOPOLOGY
-from showcase.messaging.domain import EVENTS, PARKING
-from showcase.messaging.infrastructure.amqp import ATTRIBUTE
+from showcase.composition import QUEUES
+from showcase.messaging.domain import ATTRIBUTE, EVENTS, PARKING
 from showcase.platform.kafka import client_config
 from workshop.stack import StackError
 from workshop.stack.local.mail import client
@@ -62,7 +61,7 @@ def amqp(url: str) -> Iterator[BlockingChannel]:
 
 def queues(url: str) -> pd.DataFrame:
     """Each queue: how many messages are ready in it, and how many consumers it has. Counted by the broker just now."""
-    names = [*(queue.name for queue in TOPOLOGY.queues), PARKING]
+    names = [*(queue.name for queue in QUEUES), PARKING]
     with amqp(url) as channel:
         found = [channel.queue_declare(name, passive=True).method for name in names]
     rows = [(one.queue, one.message_count, one.consumer_count) for one in found]

@@ -1,6 +1,7 @@
 """Sending real baskets to the app, as the households would."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,6 +52,7 @@ async def send(
     baskets: Sequence[tuple[int, int, dict[str, Any]]],
     token_of: Callable[[int], str],
     rate: float | None,
+    tries: int = TRIES,
 ) -> None:
     """Send all baskets, and wait for all answers.
 
@@ -59,17 +61,19 @@ async def send(
 
     Args:
         rate: baskets a second; as fast as the app takes them if None.
+        tries: how often each is sent, at the most.
     """
     loop = asyncio.get_running_loop()
     limits = httpx.Limits(max_connections=AT_ONCE)
     one_more = asyncio.Semaphore(AT_ONCE)
     async with httpx.AsyncClient(timeout=ANSWER_WITHIN_S, limits=limits) as client:
 
-        async def post(url: str, basket: int, household: int, body: dict[str, Any]) -> None:
+        async def post(number: int, basket: int, household: int, body: dict[str, Any]) -> None:
+            in_turn = [f"{urls[(number + further) % len(urls)]}/orders" for further in range(len(urls))]
             headers = {"Authorization": f"Bearer {token_of(household)}", "Idempotency-Key": f"basket-{basket}"}
             sent_at = datetime.now(UTC)
             async with one_more:
-                response, tries = await _until_answered(client, f"{url}/orders", body, headers)
+                response, tried = await _until_answered(client, in_turn, body, headers, tries)
             answer = response.json() if response is not None and response.is_success else {}
             replay.answers.append(
                 {
@@ -77,7 +81,7 @@ async def send(
                     "household_id": household,
                     "order_id": answer.get("order_id"),
                     "status": 0 if response is None else response.status_code,
-                    "tries": tries,
+                    "tries": tried,
                     "sent_at": sent_at,
                     "answered_at": datetime.now(UTC),
                 }
@@ -88,20 +92,23 @@ async def send(
             for number, (basket, household, body) in enumerate(baskets):
                 if rate is not None:
                     await asyncio.sleep(began + number / rate - loop.time())
-                tasks.create_task(post(urls[number % len(urls)], basket, household, body))
+                tasks.create_task(post(number, basket, household, body))
 
 
 async def _until_answered(
-    client: httpx.AsyncClient, url: str, body: dict[str, Any], headers: dict[str, str]
+    client: httpx.AsyncClient, urls: Sequence[str], body: dict[str, Any], headers: dict[str, str], at_most: int
 ) -> tuple[httpx.Response | None, int]:
-    """Send a request again while it makes sense. Returns the last answer, None if there was none, and the tries."""
+    """Send a request again while it makes sense, to one process after the other: the first may be dead.
+
+    Returns the last answer, None if there was none, and the tries.
+    """
     response = None
-    for tries in range(1, TRIES + 1):
+    for tries, url in zip(range(1, at_most + 1), itertools.cycle(urls), strict=False):
         try:
             response = await client.post(url, json=body, headers=headers)
         except httpx.TransportError:
             response = None
-        if response is not None and response.status_code not in RETRYABLE:
+        if tries == at_most or (response is not None and response.status_code not in RETRYABLE):
             return response, tries
         await asyncio.sleep(PAUSE_S * tries)
-    return response, TRIES
+    raise ValueError("tries: at least one")

@@ -5,38 +5,59 @@ compared with the one it draws next. Each brings its own light paper (it reads o
 its `alt` text what it shows, and labels lines and lanes where they are instead of in a legend.
 """
 
+from workshop.pictures.caching import crowds, latencies, reads_over_time
 from workshop.pictures.codes import answers_over_time, chances, code_windows, qr_code, truncation
+from workshop.pictures.faults import Load, counter_table, under_fire
 from workshop.pictures.flow import Throughput, throughput
 from workshop.pictures.generations import token_family
+from workshop.pictures.hits import best_sellers, hit_ratios
 from workshop.pictures.journey import journeys
+from workshop.pictures.messages import message_timeline
+from workshop.pictures.queueing import queue_drained
 from workshop.pictures.reach import where_orders_have_been
 from workshop.pictures.redraw import Live, live
 from workshop.pictures.revoking import how_soon, live_children, price_of_revoking
+from workshop.pictures.sagas import saga
 from workshop.pictures.sessions import session_timeline
+from workshop.pictures.staleness import staleness, versions_apart, who_gave_what
 from workshop.pictures.style import Picture
 from workshop.pictures.system import system_map
 from workshop.pictures.tokens import anatomy, attack_matrix, key_changes
 
 __all__ = [
     "Live",
+    "Load",
     "Picture",
     "Throughput",
     "anatomy",
     "answers_over_time",
     "attack_matrix",
+    "best_sellers",
     "chances",
     "code_windows",
+    "counter_table",
+    "crowds",
+    "hit_ratios",
     "how_soon",
     "journeys",
     "key_changes",
+    "latencies",
     "live",
     "live_children",
+    "message_timeline",
     "price_of_revoking",
     "qr_code",
+    "queue_drained",
+    "reads_over_time",
+    "saga",
     "session_timeline",
+    "staleness",
     "system_map",
     "throughput",
     "token_family",
     "truncation",
+    "under_fire",
+    "versions_apart",
     "where_orders_have_been",
+    "who_gave_what",
 ]
