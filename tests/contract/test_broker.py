@@ -1,28 +1,44 @@
-"""One contract for the broker: in memory and RabbitMQ. Then what only a real one can do: lose a connection, fill up."""
+"""One contract for the broker, in memory and RabbitMQ: publish, consume, acknowledge, hand back, retry, tell later."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
-import pika
 import pytest
 
-from showcase.kernel.errors import Unavailable
 from showcase.kernel.events import Event
-from showcase.messaging import domain, worker
-from showcase.messaging.domain import EVENTS, PARKING, Queue, Topology
-from showcase.messaging.infrastructure.amqp import ATTRIBUTE, Broker
-from showcase.messaging.worker import consume
+from showcase.messaging import domain
+from showcase.messaging.domain import (
+    DEAD,
+    EVENTS,
+    MAX_ATTRIBUTES_BYTES,
+    PARKING,
+    Message,
+    Outcome,
+    Queue,
+    Route,
+    Topology,
+    straight_to,
+)
+from showcase.messaging.infrastructure.amqp import Broker
 from tests.fakes import until
-from tests.fakes_messaging import MemoryBroker
+from tests.fakes_broker import MemoryBroker
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
 pytestmark = pytest.mark.anyio
 RABBITMQ = ("SHOWCASE_RABBITMQ_URL", "SHOWCASE_RABBITMQ_API_URL")
-TOPOLOGY = Topology([Queue(name="one", types=("a.*.v1",)), Queue(name="all", types=("a.#", "b.#"))])
-LIMIT = 5
+SOON = timedelta(seconds=0.2)
+TOPOLOGY = Topology(
+    queues=[Queue(name="one", types=("a.*.v1",)), Queue(name="all", types=("a.#", "b.#"))],
+    retries=[SOON],
+    delays=[SOON],
+)
+MAX_LENGTH = 5
+MAX_BYTES = 10_000
 WITHIN_S = 5.0
+TAKEN, REFUSED, UNROUTABLE, TOO_LARGE = Outcome
 
 
 @pytest.fixture
@@ -30,12 +46,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "PAUSE_BEFORE_AGAIN_S", 0.0)
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with Stack.attach() as stack, Namespace.create({name: stack.urls[name] for name in RABBITMQ}) as names:
         yield names.rabbitmq_url
@@ -43,192 +54,165 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 async def real(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Broker]:
-    monkeypatch.setattr(domain, "MAX_LENGTH", LIMIT)
-    async with Broker.connected(url, timeout_s=WITHIN_S, name="test") as broker:
+    monkeypatch.setattr(domain, "MAX_LENGTH", MAX_LENGTH)
+    async with Broker.connected(url, timeout_s=WITHIN_S, name="test", max_message_bytes=MAX_BYTES) as broker:
         await broker.declare(TOPOLOGY)
+        for queue in ("one", "all", PARKING):
+            await broker._connection.call(broker._channel.queue_purge, queue=queue)
         yield broker
 
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 def broker(request: pytest.FixtureRequest) -> Any:
     if request.param == "memory":
-        return MemoryBroker(TOPOLOGY, LIMIT)
+        return MemoryBroker(TOPOLOGY, max_length=MAX_LENGTH, max_message_bytes=MAX_BYTES)
     return request.getfixturevalue("real")
 
 
-def event(type_: str = "a.b.v1") -> Event:
-    return Event(type=type_, source="/s", subject="orders/1", data={"words": "Käse ✓"}, causation_id="0")
+def message(type_: str = "a.b.v1", to: Route | None = None, headers: Mapping[str, str | int] | None = None) -> Message:
+    event = Event(type=type_, source="/s", subject="orders/1", data={"words": "Käse ✓"}, causation_id="0")
+    return Message(
+        attributes=event.attributes(), body=event.body(), route=to or Route(EVENTS, type_), headers=headers or {}
+    )
 
 
-class Handled:
-    """Handles events; stops the consumer after so many."""
-
-    def __init__(self, count: int, does: Callable[[Event], object] = lambda event: None) -> None:
-        self.events: list[Event] = []
-        self.stop = asyncio.Event()
-        self._count = count
-        self._does = does
-
-    async def __call__(self, event: Event) -> None:
-        self.events.append(event)
-        if len(self.events) >= self._count:
-            self.stop.set()
-        self._does(event)
-
-
-async def consumed(
-    broker: Any, queue: str, count: int, does: Callable[[Event], object] = lambda event: None
-) -> list[Event]:
-    """What a consumer is handed until so many are handled."""
-    handled = Handled(count, does)
+async def take(deliveries: "asyncio.Queue[Any]", count: int) -> list[Any]:
+    """The next ones that are handed over."""
     async with asyncio.timeout(WITHIN_S):
-        await consume(broker, await broker.consume(queue, 10), handled, handled.stop)
-    return handled.events
+        return [await deliveries.get() for _ in range(count)]
 
 
-async def test_an_event_arrives_whole_in_each_queue_that_takes_its_type(broker: Any) -> None:
-    narrow, wide = event("a.b.v1"), event("b.c.d.v1")
+async def taken(broker: Any, queue: str, count: int) -> list[Any]:
+    """The first ones in a queue, acknowledged; what else is there goes back."""
+    delivered = await take(await broker.consume(queue, 10), count)
+    broker.acknowledge(delivered)
+    await broker.hand_back()
+    return delivered
 
-    assert list(await broker.publish([narrow, wide])) == [True, True]
-    assert await consumed(broker, "one", 1) == [narrow]
-    assert await consumed(broker, "all", 2) == [narrow, wide]
+
+def same(delivered: Sequence[Any], sent: Sequence[Message]) -> bool:
+    return [(one.attributes, one.body) for one in delivered] == [(one.attributes, one.body) for one in sent]
 
 
-async def test_an_event_that_nobody_takes_is_not_taken_and_stops_no_other(broker: Any) -> None:
-    assert list(await broker.publish([event("z.v1"), event(), event("z.v1")])) == [False, True, False]
-    assert list(await broker.publish([event()])) == [True]
+def ready(broker: Any, queue: str, count: int) -> Callable[[], Any]:
+    async def look() -> bool:
+        depth: tuple[int, int] = (await broker.depths([queue]))[queue]
+        return depth[0] == count
+
+    return look
+
+
+async def test_a_message_arrives_whole_and_in_order_in_each_queue_that_takes_its_type(broker: Any) -> None:
+    narrow, wide, third = message("a.b.v1"), message("b.c.d.v1"), message("a.b.v1")
+
+    assert list(await broker.publish([narrow, wide, third])) == [TAKEN] * 3
+    assert same(await taken(broker, "one", 2), [narrow, third])
+    assert same(await taken(broker, "all", 3), [narrow, wide, third])
+
+
+async def test_headers_of_ours_stay_apart_from_the_events_attributes(broker: Any) -> None:
+    await broker.publish([message(headers={"x-attempt": 2, "x-reason": "Käse"})])
+
+    [delivered] = await taken(broker, "one", 1)
+    assert delivered.headers["x-attempt"] == 2
+    assert delivered.headers["x-reason"] == "Käse"
+    assert not delivered.attributes.keys() & delivered.headers.keys()
+
+
+async def test_each_message_has_its_own_outcome(broker: Any) -> None:
+    large = Message(attributes={}, body=b"x" * (MAX_BYTES + 1), route=Route(EVENTS, "a.b.v1"))
+    wordy = Message(attributes={"a": "x" * MAX_ATTRIBUTES_BYTES}, body=b"", route=Route(EVENTS, "a.b.v1"))
+    sent = [message("z.v1"), message(), large, wordy, message(to=Route("no exchange", "a")), message()]
+
+    outcomes = [UNROUTABLE, TAKEN, TOO_LARGE, TOO_LARGE, UNROUTABLE, TAKEN]
+    assert list(await broker.publish(sent)) == outcomes
+    assert same(await taken(broker, "one", 2), [sent[1], sent[5]])
 
 
 async def test_a_full_queue_refuses_and_takes_again_when_there_is_room(broker: Any) -> None:
-    sent = []
-    while (taken := list(await broker.publish([event()]))) == [True]:
-        sent.append(taken)
-    assert LIMIT <= len(sent) <= LIMIT + 2
+    outcomes = [(await broker.publish([message(to=straight_to("one"))]))[0] for _ in range(MAX_LENGTH + 3)]
+    assert outcomes[:MAX_LENGTH] == [TAKEN] * MAX_LENGTH  # RabbitMQ takes one or two more before it notices
+    assert outcomes[-1] is REFUSED
 
-    await consumed(broker, "one", len(sent))
-    await consumed(broker, "all", len(sent))
+    await taken(broker, "one", outcomes.count(TAKEN))
 
     async def room() -> bool:
-        return list(await broker.publish([event()])) == [True]
+        return list(await broker.publish([message(to=straight_to("one"))])) == [TAKEN]
 
     await until(room, within_s=WITHIN_S)
 
 
-async def test_a_message_that_nobody_can_handle_is_parked_and_the_next_one_is_handled(broker: Any) -> None:
-    poison, good = event(), event()
-    await broker.publish([poison, good])
+async def test_no_more_is_handed_over_than_may_be_out(broker: Any) -> None:
+    sent = [message(to=straight_to("one")) for _ in range(3)]
+    await broker.publish(sent)
+    deliveries = await broker.consume("one", 2)
+    first, second = await take(deliveries, 2)
+    assert deliveries.empty()
 
-    def choke(event: Event) -> None:
-        if event == poison:
-            raise LookupError("no such thing")
-
-    assert await consumed(broker, "one", 2, choke) == [poison, good]
-    assert await consumed(broker, PARKING, 1) == [poison]
-
-
-async def test_a_message_whose_handler_needs_a_server_waits_for_it_as_long_as_it_takes(broker: Any) -> None:
-    tries = domain.DELIVERY_LIMIT + 10
-    left = iter([Unavailable("away")] * tries)
-    one, other = event(), event()
-    await broker.publish([one, other])
-
-    def away(event: Event) -> None:
-        if error := next(left, None):
-            raise error
-
-    assert await consumed(broker, "one", tries + 2, away) == [*[one] * (tries + 1), other]
-    assert isinstance(broker, MemoryBroker) or await waiting(broker, PARKING) == 0
+    broker.acknowledge([second])
+    [third] = await take(deliveries, 1)
+    broker.acknowledge([first, third])
+    assert same([first, second, third], sent)
+    await broker.hand_back()
+    assert await broker.depths(["one"]) == {"one": (0, 0)}
 
 
-async def waiting(broker: Broker, queue: str) -> int:
-    """How many messages are ready in a queue."""
-    declared = await broker._call(broker._channel.queue_declare, queue=queue, passive=True)
-    return int(declared.method.message_count)
+async def test_what_is_handed_back_comes_again_and_what_was_acknowledged_does_not(broker: Any) -> None:
+    sent = [message(to=straight_to("one")) for _ in range(4)]
+    await broker.publish(sent)
+    deliveries = await broker.consume("one", 3)
+    first, second, third = await take(deliveries, 3)
+    broker.acknowledge([first, third])  # not the one between them
+
+    await broker.hand_back()
+    await until(ready(broker, "one", 2), within_s=WITHIN_S)
+    broker.acknowledge([second])  # too late, and no harm
+    assert deliveries.empty()
+    back = await taken(broker, "one", 2)
+    assert sorted(str(one.attributes["id"]) for one in back) == sorted(
+        one.attributes["id"] for one in (sent[1], sent[3])
+    )
 
 
-# -- RabbitMQ alone
+async def test_a_retried_message_comes_back_to_its_queue_alone_after_its_time(broker: Any) -> None:
+    route = TOPOLOGY.retry("one", 1)
+    assert route is not None
+    retried = message("b.c.v1", to=route, headers={"x-attempt": 2})
+    began = asyncio.get_running_loop().time()
+
+    assert list(await broker.publish([retried])) == [TAKEN]
+    [back] = await taken(broker, "one", 1)
+    assert asyncio.get_running_loop().time() - began >= SOON.total_seconds()
+    assert same([back], [retried])
+    assert back.headers["x-attempt"] == 2
+    assert (await broker.depths(["all"]))["all"] == (0, 0)
+    assert TOPOLOGY.retry("one", 2) is None
 
 
-def bad_messages() -> dict[str, tuple[dict[str, str], bytes]]:
-    good = event()
-    headers = {f"{ATTRIBUTE}{name}": value for name, value in good.attributes().items()}
-    return {
-        "no JSON": (headers, b"{"),
-        "no object": (headers, b"[]"),
-        "no attributes": ({}, good.body()),
-        "another version": (headers | {f"{ATTRIBUTE}specversion": "9"}, good.body()),
-    }
+async def test_an_event_that_is_told_later_reaches_all_who_take_it_after_its_time(broker: Any) -> None:
+    alarm = message("a.b.v1", to=TOPOLOGY.later("a.b.v1", SOON))
+    began = asyncio.get_running_loop().time()
+
+    assert list(await broker.publish([alarm])) == [TAKEN]
+    assert same(await taken(broker, "one", 1), [alarm])
+    assert asyncio.get_running_loop().time() - began >= SOON.total_seconds()
+    assert same(await taken(broker, "all", 1), [alarm])
 
 
-@pytest.mark.parametrize("bad", bad_messages())
-async def test_a_message_that_is_no_event_is_parked(real: Broker, bad: str) -> None:
-    headers, body = bad_messages()[bad]
-    real._channel.basic_publish(EVENTS, "a.b.v1", body, pika.BasicProperties(headers=headers))
-    good = event()
-    await real.publish([good])
+async def test_what_is_sent_to_the_dead_is_parked(broker: Any) -> None:
+    dead = message(to=Route(DEAD, "one"), headers={"x-reason": "no sense in it"})
 
-    assert await consumed(real, "one", 1) == [good]
-
-    async def parked() -> bool:
-        return await waiting(real, PARKING) == 1
-
-    await until(parked, within_s=WITHIN_S)
+    assert list(await broker.publish([dead])) == [TAKEN]
+    [parked] = await taken(broker, PARKING, 1)
+    assert same([parked], [dead])
+    assert parked.headers["x-reason"] == "no sense in it"
 
 
-async def test_what_was_not_acknowledged_comes_again_on_the_next_connection(url: str, real: Broker) -> None:
-    one = event()
-    async with Broker.connected(url, timeout_s=WITHIN_S, name="doomed") as doomed:
-        deliveries = await doomed.consume("one", 10)
-        await real.publish([one])
-        async with asyncio.timeout(WITHIN_S):
-            assert await deliveries.get() is not None
-    assert await consumed(real, "one", 1) == [one]
+async def test_depths_count_what_is_ready_and_who_takes_it_and_miss_no_queue(broker: Any) -> None:
+    await broker.publish([message(to=straight_to("one")) for _ in range(3)])
+    await take(await broker.consume("one", 1), 1)
 
-
-async def test_the_message_in_hand_is_finished_and_the_others_stay_when_a_consumer_stops(real: Broker) -> None:
-    first, second = event(), event()
-    await real.publish([first, second])
-
-    assert await consumed(real, "one", 1) == [first]
-    await real._close()
-
-
-async def test_a_consumer_whose_queue_goes_does_not_wait_for_ever(real: Broker) -> None:
-    handled = Handled(1)
-    consuming = asyncio.create_task(consume(real, await real.consume("one", 10), handled, handled.stop))
-    async with asyncio.timeout(WITHIN_S):
-        await real._call(real._channel.queue_delete, queue="one")
-        with pytest.raises(Unavailable):
-            await consuming
-
-
-async def test_declaring_again_is_harmless_and_another_topology_ends_the_connection(real: Broker, url: str) -> None:
-    await real.declare(TOPOLOGY)
-    async with Broker.connected(url, timeout_s=WITHIN_S, name="other") as broker:
-        other = {"x-queue-type": "classic"}
-        with pytest.raises(Unavailable):
-            await broker._call(broker._channel.queue_declare, queue="one", durable=True, arguments=other)
-        with pytest.raises(Unavailable):
-            await broker.publish([event()])
-    assert broker._connection.is_closed
-
-
-async def test_many_events_are_on_their_way_at_once_and_each_has_its_own_answer(
-    url: str,
-) -> None:
-    async with Broker.connected(url, timeout_s=WITHIN_S, name="test") as broker:
-        await broker.declare(Topology([Queue(name="many", types=("many.v1",))]))
-        events = [event("many.v1" if number % 3 else "nobody.v1") for number in range(600)]
-
-        assert list(await broker.publish(events)) == [number % 3 != 0 for number in range(600)]
-
-
-@pytest.mark.parametrize("place", ["127.0.0.1:1", "nowhere.invalid:5672"])
-async def test_a_broker_that_is_not_there_is_unavailable_in_time(place: str) -> None:
-    async def connect() -> None:
-        async with Broker.connected(f"amqp://a:b@{place}/x", timeout_s=1.0, name="test"):
-            pass
-
-    async with asyncio.timeout(3):
-        with pytest.raises(Unavailable):
-            await connect()
+    await until(ready(broker, "one", 2), within_s=WITHIN_S)
+    assert await broker.depths(["one", "nobody", "all"]) == {"one": (2, 1), "nobody": None, "all": (0, 0)}
+    assert list(await broker.publish([message()])) == [TAKEN]
+    await broker.hand_back()

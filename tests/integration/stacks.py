@@ -189,12 +189,6 @@ def phases(backend: LocalBackend) -> dict[str, str]:
     return {status.name: str(status.phase) for status in backend.status()}
 
 
-def queues_on_disk(folder: Folder, *names: str) -> bool:
-    """Whether RabbitMQ would still know these quorum queues after a kill: it writes their list within a second."""
-    (known,) = folder.data("rabbitmq").glob("mnesia/*/quorum/*/names.dets")
-    return all(name.encode() in known.read_bytes() for name in names)
-
-
 def runs(process: psutil.Process) -> bool:
     """Whether a process is there, and does not only wait for its parent to notice that it ended."""
     with suppress(psutil.NoSuchProcess):

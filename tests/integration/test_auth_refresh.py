@@ -6,7 +6,6 @@ from datetime import timedelta
 import pytest
 
 from showcase.auth.domain.accounts import (
-    MULTI_FACTOR_ACR,
     ONE_TIME_CODE,
     PASSWORD,
     SCOPES,
@@ -14,6 +13,7 @@ from showcase.auth.domain.accounts import (
 )
 from showcase.auth.domain.refresh import InvalidRefreshToken, Policy, RefreshToken
 from showcase.kernel.errors import Unavailable
+from showcase.kernel.principal import MULTI_FACTOR_ACR
 from tests.integration.auth_sessions import ELSEWHERE, HOME, IDLE, LIFETIME, SECRET, World, claims, database_on
 from workshop.stack import Stack
 

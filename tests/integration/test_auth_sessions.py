@@ -9,8 +9,6 @@ import pytest
 
 from showcase.auth.application.sessions import UnknownSession
 from showcase.auth.domain.accounts import (
-    MULTI_FACTOR_ACR,
-    ONE_FACTOR_ACR,
     ONE_TIME_CODE,
     PASSWORD,
     SCOPES,
@@ -19,6 +17,7 @@ from showcase.auth.domain.accounts import (
 )
 from showcase.auth.domain.refresh import InvalidRefreshToken, RefreshToken
 from showcase.auth.domain.tokens import InvalidToken, Reason
+from showcase.kernel.principal import MULTI_FACTOR_ACR, ONE_FACTOR_ACR
 from tests.integration.auth_sessions import ACCESS, HOME, IDLE, LIFETIME, World, claims, database_on
 from workshop.stack import Stack
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from showcase.kernel.errors import Unavailable
@@ -142,6 +143,104 @@ async def running(database: Database, words: str) -> bool:
         return bool(found.scalar_one() == 1)
 
 
+# -- a part of a transaction
+
+
+async def test_an_error_in_a_savepoint_undoes_that_part_and_no_more(database: Database, url: str) -> None:
+    done: list[str] = []
+
+    async def part(words: str) -> None:
+        async def afterwards() -> None:
+            done.append(words)
+
+        async with database.savepoint() as db:
+            await note(db, words)
+            await database.after_commit(afterwards)
+            if "fails" in words:
+                raise LookupError
+
+    async with database.transaction() as db:
+        await note(db, "before")
+        for number in range(8):  # often enough for psycopg to prepare what it sends
+            await part(f"good {number}")
+            with pytest.raises(LookupError):
+                await part(f"fails {number}")
+        async with database.savepoint():
+            await part("inner")
+            with pytest.raises(LookupError):
+                await part("inner fails")
+
+    assert noted(url) == ["before", *(f"good {number}" for number in range(8)), "inner"]
+    assert done == [*(f"good {number}" for number in range(8)), "inner"]
+
+
+async def test_a_statement_that_fails_in_a_savepoint_leaves_a_transaction_that_can_go_on(
+    database: Database, url: str
+) -> None:
+    async def swallows() -> None:
+        async with database.savepoint() as db:
+            await note(db, "swallowed")
+            with suppress(ProgrammingError):
+                await db.execute(text("SELECT * FROM nowhere"))
+
+    async with database.transaction() as db:
+        with pytest.raises(ProgrammingError):
+            async with database.savepoint() as db:
+                await db.execute(text("SELECT * FROM nowhere"))
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            await swallows()
+        await note(db, "after")
+    assert noted(url) == ["after"]
+
+
+async def test_a_deadlock_undoes_the_part_of_one_and_both_transactions_go_on(database: Database, url: str) -> None:
+    async with database.transaction() as db:
+        await note(db, "a")
+        await note(db, "b")
+    barrier, outcomes = asyncio.Barrier(2), list[str]()
+
+    async def lock(db: AsyncConnection, words: str) -> None:
+        await db.execute(text("SELECT 1 FROM notes WHERE words = :words FOR UPDATE"), {"words": words})
+
+    async def both(first: str, second: str) -> None:
+        async with database.transaction() as db:
+            await db.execute(text("SET LOCAL deadlock_timeout = '20ms'"))
+            try:
+                async with database.savepoint():
+                    await lock(db, first)
+                    await barrier.wait()
+                    await lock(db, second)
+            except Unavailable as error:
+                outcomes.append(error.detail)
+            await note(db, f"after {first}")
+
+    await asyncio.gather(both("a", "b"), both("b", "a"))
+    assert outcomes == ["another transaction was in the way: try again"]
+    assert noted(url) == ["a", "after a", "after b", "b"]
+
+
+async def test_a_connection_that_is_lost_in_a_savepoint_fails_the_whole_transaction(
+    database: Database, url: str
+) -> None:
+    async def loses_it() -> None:
+        async with database.transaction() as db:
+            await note(db, "before")
+            with suppress(Unavailable):
+                async with database.savepoint():
+                    await db.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+            await note(db, "after")
+
+    with unavailable_in_time():
+        await loses_it()
+    assert noted(url) == []
+
+
+async def test_there_is_no_savepoint_without_a_transaction(database: Database) -> None:
+    with pytest.raises(RuntimeError, match="none is open"):
+        async with database.savepoint():
+            pass
+
+
 # -- a server that has stopped answering
 
 
@@ -236,6 +335,16 @@ async def test_a_slow_query_is_ended_in_time(database: Database) -> None:
 
 
 # -- a server that was away
+
+
+async def test_a_statement_that_the_server_ends_has_taken_too_long_and_was_answered(database: Database) -> None:
+    async def slow() -> None:
+        async with database.transaction() as db:
+            await db.execute(text("SET LOCAL statement_timeout = 50"))
+            await db.execute(SLOW)
+
+    with pytest.raises(Unavailable, match="the transaction took too long"):
+        await slow()
 
 
 async def test_the_first_transaction_after_a_restart_succeeds(private: Stack, database: Database) -> None:

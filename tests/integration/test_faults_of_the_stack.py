@@ -15,7 +15,7 @@ import pytest
 from pika.exceptions import AMQPError
 
 from tests.integration.contents import GET, KEEPERS, KEPT, PUT
-from tests.integration.stacks import phases, pids_of, queues_on_disk, runs, wait_until
+from tests.integration.stacks import phases, pids_of, runs, wait_until
 from workshop.stack import SERVERS, NotReady, Phase, ServerStatus, StackError
 from workshop.stack.local import rabbitmq
 from workshop.stack.local.backend import LocalBackend
@@ -53,7 +53,7 @@ def test_a_server_killed_from_outside_is_seen_dead_stays_dead_and_comes_back_wit
     value = secrets.token_hex(4)
     if name in KEEPERS:
         PUT[name](whole.urls(), value)
-        wait_until(lambda: name != "rabbitmq" or queues_on_disk(whole.folder, KEPT))
+        wait_until(lambda: name != "rabbitmq" or rabbitmq.queues_on_disk(whole.folder, [KEPT]))
     before, family = status_of(whole, name), processes_of(whole, name)
     os.kill(family[0].pid, signal.SIGKILL)
     wait_until(lambda: status_of(whole, name).detail == "killed by SIGKILL")

@@ -192,13 +192,14 @@ def test_an_app_killed_in_mid_request_leaves_nothing_and_the_request_can_be_sent
     with psycopg.connect(system.postgres_url) as held, ThreadPoolExecutor() as pool:
         held.execute("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE")  # the order is written, its event must wait
         request = pool.submit(httpx.post, f"{doomed.url}/orders", json=body, headers=headers, timeout=15)
-        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT%%outbox%%'"
+        locked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        waits = f"{locked} AND query LIKE '%%INSERT%%outbox%%'"
         wait_for(lambda: system.one(waits) == 1 or request.done())
         assert problem_of(client.post("/orders", json=body, headers=headers)) == (409, "still-in-flight")
         doomed.kill()
         assert isinstance(request.exception(), httpx.TransportError)
 
-    wait_for(lambda: system.one("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == 0)
+    wait_for(lambda: system.one(locked) == 0)
     assert orders(system, reference) == 0
     assert system.one("SELECT count(*) FROM idempotency_keys WHERE key = %s", key) == 0
 

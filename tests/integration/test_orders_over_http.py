@@ -1,7 +1,7 @@
 """What `POST /orders` refuses, and that it leaves nothing then; pages of orders; the app without its database."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -17,8 +17,9 @@ from showcase.shop.domain import MAX_LINES
 from tests.integration.system import HOUSEHOLD, System, basket, problem_of, system_on
 from workshop.stack import Stack
 
-TABLES = ("orders", "order_lines", "outbox", "inbox", "idempotency_keys")
+TABLES = ("orders", "order_lines", "order_steps", "outbox", "inbox", "idempotency_keys")
 CALLER = Principal(subject="households/7", scopes=HOUSEHOLD)
+UNKNOWN = "0199b2f0-0000-7000-8000-000000000001"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -155,12 +156,24 @@ def test_an_order_its_lines_and_its_event_are_stored_and_the_trace_goes_on(
     assert system.sql(query, order) == [("placed", 2, 200)]
     query = "SELECT line, quantity, total_cents FROM order_lines WHERE order_id = %s ORDER BY line"
     assert system.sql(query, order) == [(1, 2, 199), (2, 1, 1)]
-    query = "SELECT attributes, published_at FROM outbox WHERE attributes ->> 'subject' = %s"
-    ((attributes, published_at),) = system.sql(query, f"orders/{order}")
-    assert (attributes["type"], published_at) == ("shop.order.placed.v1", None)
-    assert attributes["traceparent"][:36] == PARENT[:36]
+    query = "SELECT attributes, published_at FROM outbox WHERE attributes ->> 'subject' = %s ORDER BY position"
+    rows = system.sql(query, f"orders/{order}")
+    assert [one["type"] for one, _ in rows] == ["shop.order.placed.v1", "shop.deadline.passed.v1"]
+    assert {(one["traceparent"][:36], published_at) for one, published_at in rows} == {(PARENT[:36], None)}
     assert client.get(f"/orders/{order}", headers=system.headers()).json() == answer.json()
     assert problem_of(client.get(f"/orders/{order}", headers=system.headers("households/8"))) == (404, "no-such-order")
+
+
+def test_the_way_of_an_order_begins_where_it_was_placed(system: System, client: httpx.Client) -> None:
+    order = client.post("/orders", json=basket(), headers=system.headers()).json()
+    assert (order["status"], order["reason"], order["version"]) == ("placed", "", 1)
+
+    (step,) = client.get(f"/orders/{order['order_id']}/steps", headers=system.headers()).json()
+    assert datetime.fromisoformat(step.pop("at")).tzinfo is not None
+    assert step == {"version": 1, "status": "placed", "reason": "", "cause": ""}
+    for path, whose in ((order["order_id"], "households/8"), (UNKNOWN, "households/7")):
+        answer = client.get(f"/orders/{path}/steps", headers=system.headers(whose))
+        assert problem_of(answer) == (404, "no-such-order")
 
 
 @pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "shut"}], ids=["no key", "key"])
@@ -232,6 +245,7 @@ def test_the_description_lists_the_problems_of_each_route(client: httpx.Client) 
         ("/orders", "post"),
         ("/orders", "get"),
         ("/orders/{order_id}", "get"),
+        ("/orders/{order_id}/steps", "get"),
         ("/products/{product_id}", "get"),
     ):
         responses = paths[path][method]["responses"]

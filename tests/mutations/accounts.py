@@ -12,6 +12,7 @@ HASHING = "showcase/auth/infrastructure/hashing.py"
 STORED = "showcase/auth/infrastructure/accounts.py"
 STORED_FACTORS = "showcase/auth/infrastructure/factors.py"
 THROTTLE = "showcase/auth/infrastructure/throttle.py"
+MAIL = "showcase/platform/mail.py"
 MAILS = "showcase/auth/infrastructure/mails.py"
 OF_PASSWORDS = "tests/unit/test_auth_passwords.py"
 OF_CODES = "tests/unit/test_auth_codes.py"
@@ -524,7 +525,7 @@ MUTATIONS: Sequence[Mutation] = (
     ),
     _without(
         "a letter goes to its address and no other",
-        MAILS,
+        MAIL,
         "smtp.send_message(mail, to_addrs=[recipient])",
         "smtp.send_message(mail)",
         f"{FACTORS_ON_SERVERS}::test_a_letter_goes_to_the_address_it_was_given_and_to_no_other",

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from showcase.auth.application.sessions import proven_by
-from showcase.auth.domain.accounts import MULTI_FACTOR_ACR, ONE_FACTOR_ACR
 from showcase.auth.domain.refresh import (
     PREFIX,
     InvalidRefreshToken,
@@ -21,6 +20,7 @@ from showcase.auth.domain.refresh import (
     decide,
     lineage,
 )
+from showcase.kernel.principal import MULTI_FACTOR_ACR, ONE_FACTOR_ACR
 
 LEEWAY_S = 10.0
 ID = UUID("0199b2f0-0000-7000-8000-000000000001")

@@ -254,14 +254,16 @@ def test_whoever_waited_while_the_folder_was_removed_gets_the_lock_of_the_new_on
     assert waiting == [True]
 
 
+@pytest.mark.parametrize("others", [[], ["starting.lock"]], ids=["nobody_else", "somebody_else_waiting"])
 def test_a_lock_of_a_folder_that_was_removed_at_the_last_moment_is_not_taken_for_one(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, others: list[str]
 ) -> None:
     def remove_first(file: IO[bytes], operation: int) -> None:
         monkeypatch.undo()
         shutil.rmtree(folder.path)
         folder.make()
-        (folder.path / "starting.lock").touch()
+        for name in others:
+            (folder.path / name).touch()
         fcntl.flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", remove_first)
@@ -273,3 +275,20 @@ def test_a_lock_in_a_folder_that_is_gone_is_told(folder: Folder) -> None:
     folder.remove()
     with pytest.raises(FileNotFoundError):
         folder.acquire("starting")
+
+
+def test_a_folder_that_somebody_makes_again_in_the_middle_of_its_removal_stays(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rmtree = shutil.rmtree
+
+    def meanwhile(path: Path, ignore_errors: bool) -> None:
+        folder.make()
+        (folder.path / "new.lock").touch()
+        rmtree(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", meanwhile)
+    (folder.path / "old").touch()
+    folder.remove()
+    assert {one.name for one in folder.path.iterdir()} >= {"new.lock"}
+    assert not (folder.path / "old").exists()

@@ -30,12 +30,13 @@ def test_no_two_rules_of_a_list_have_one_name() -> None:
 
 
 @pytest.mark.parametrize("rule", MUTATIONS)
-def test_a_mutation_changes_one_place_and_leaves_python(rule: str) -> None:
+def test_a_mutation_changes_one_place_and_leaves_a_program(rule: str) -> None:
     mutation = MUTATIONS[rule]
     source = (ROOT / mutation.file).read_text()
     assert source.count(mutation.old) == 1
     assert mutation.new != mutation.old
-    ast.parse(source.replace(mutation.old, mutation.new))
+    if mutation.file.endswith(".py"):  # a script of Redis shows when it is loaded
+        ast.parse(source.replace(mutation.old, mutation.new))
 
 
 @pytest.mark.parametrize("rule", MUTATIONS)

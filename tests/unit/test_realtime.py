@@ -26,7 +26,7 @@ from tests.fakes import MemoryStream, serving, settings_of, until
 
 pytestmark = pytest.mark.anyio
 
-ORDER = uuid4()
+ORDER = UUID("0199a5c0-0000-7000-8000-000000000001")
 HOUSEHOLD = Principal(subject="households/7", scopes=frozenset())
 STAFF = Principal(subject="staff/ada", scopes=frozenset({Scope.ORDERS_FOLLOW}))
 
