@@ -5,6 +5,7 @@
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
+TESTS := $(addprefix tests/,notebooks integration contract browser unit)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test up down status doctor reset lab lint format unit clean setup setup-tests venv
@@ -15,8 +16,9 @@ help: ## this list
 run: setup ## all lessons on real servers, then one report: build/report/index.html
 	@$(BIN)/workshop exec -- $(BIN)/python -m workshop.report
 
+# Two processes, each test file in one of them: most tests wait for servers. The lessons, which take longest, begin.
 test: setup-tests lint ## lint, then all tests, on real servers
-	@$(BIN)/workshop exec -- $(BIN)/pytest tests
+	@$(BIN)/workshop exec -- $(BIN)/pytest $(TESTS) --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 up: setup ## start the servers and leave them running
 	@$(BIN)/workshop up

@@ -37,12 +37,12 @@ from benchmarks.load import (
     request,
 )
 from showcase.auth import wiring
-from showcase.auth.domain.accounts import ONE_FACTOR_ACR, PASSWORD, SCOPES, Role
+from showcase.auth.domain.accounts import PASSWORD, SCOPES, Role
 from showcase.auth.infrastructure.keys import KeyRing
 from showcase.auth.infrastructure.tokens import AccessTokens
 from showcase.kernel.clock import system_clock
 from showcase.kernel.ids import new_uuid
-from showcase.kernel.principal import Principal
+from showcase.kernel.principal import ONE_FACTOR_ACR, Principal
 from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
 from workshop import accounts
