@@ -1,13 +1,12 @@
 """Pictures of reads and of what caches could win: the same to the byte, right in what they say, and strict."""
 
-import html
-import re
 from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
+from tests.drawings import assert_stands_alone, words
 from workshop.pictures import Picture, best_sellers, crowds, hit_ratios, latencies, reads_over_time
 
 READS = [1] * 50 + [2] * 30 + list(range(3, 23))
@@ -42,20 +41,9 @@ DRAWINGS: dict[str, Callable[[], Picture]] = {
 }
 
 
-def words(picture: Picture) -> list[str]:
-    """What is written in the picture: text is drawn as paths, and stands beside them as comments."""
-    return [html.unescape(word).strip() for word in re.findall("<!--(.*?)-->", picture.svg)]
-
-
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_picture_is_the_same_to_the_byte_stands_alone_and_says_what_it_shows(name: str) -> None:
-    picture = DRAWINGS[name]()
-    assert DRAWINGS[name]() == picture
-    root = ElementTree.fromstring(picture.svg)  # noqa: S314  # ours
-    assert root.get("aria-label") == picture.alt
-    assert "http://" not in picture.svg.replace("http://www.w3.org/", "")
-    assert len(picture.alt) > 20
-    assert len(picture.svg.encode()) < 150_000
+    assert_stands_alone(DRAWINGS[name])
 
 
 def test_reads_are_counted_by_who_answered_and_it_is_said_what_was_wrong_when() -> None:

@@ -1,14 +1,12 @@
 """The pictures of sagas and faults: right to the number, the same to the byte, and they refuse what cannot be drawn."""
 
-import html
-import re
 from collections.abc import Callable
 from dataclasses import replace
-from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
+from tests.drawings import assert_stands_alone, words
 from workshop.pictures import Load, Picture, counter_table, saga, under_fire
 
 TYPES = {
@@ -66,20 +64,9 @@ DRAWINGS: dict[str, Callable[[], Picture]] = {
 }
 
 
-def words(picture: Picture) -> list[str]:
-    """What is written in the picture: text is drawn as paths, and stands beside them as comments."""
-    return [html.unescape(found).strip() for found in re.findall("<!--(.*?)-->", picture.svg)]
-
-
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_picture_is_the_same_to_the_byte_stands_alone_and_says_what_it_shows(name: str) -> None:
-    picture = DRAWINGS[name]()
-    assert DRAWINGS[name]() == picture
-    root = ElementTree.fromstring(picture.svg)  # noqa: S314  # ours
-    assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert root.get("aria-label") == picture.alt
-    assert len(picture.alt) > 20
-    assert len(picture.svg.encode()) < 150_000
+    assert_stands_alone(DRAWINGS[name])
 
 
 def test_a_saga_says_who_told_what_in_the_order_in_which_it_counted() -> None:

@@ -1,13 +1,11 @@
 """Pictures of old answers: the same to the byte, right in what they say, and refusing what they cannot draw."""
 
-import html
-import re
 from collections.abc import Callable
-from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
+from tests.drawings import assert_stands_alone, words
 from workshop.pictures import Picture, staleness, versions_apart, who_gave_what
 
 RACE = (
@@ -42,20 +40,9 @@ DRAWINGS: dict[str, Callable[[], Picture]] = {
 }
 
 
-def words(picture: Picture) -> list[str]:
-    """What is written in the picture: text is drawn as paths, and stands beside them as comments."""
-    return [html.unescape(word).strip() for word in re.findall("<!--(.*?)-->", picture.svg)]
-
-
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_picture_is_the_same_to_the_byte_stands_alone_and_says_what_it_shows(name: str) -> None:
-    picture = DRAWINGS[name]()
-    assert DRAWINGS[name]() == picture
-    root = ElementTree.fromstring(picture.svg)  # noqa: S314  # ours
-    assert root.get("aria-label") == picture.alt
-    assert "http://" not in picture.svg.replace("http://www.w3.org/", "")
-    assert len(picture.alt) > 20
-    assert len(picture.svg.encode()) < 150_000
+    assert_stands_alone(DRAWINGS[name])
 
 
 def test_a_race_shows_from_when_to_when_redis_has_something_older_than_the_database() -> None:
