@@ -34,11 +34,6 @@ RECORD = Record(
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def mongo() -> AsyncIterator[AsyncDatabase[Document]]:
     with Stack.attach() as stack, stack.namespace() as names:
         async with Resources(settings_of(names.env)) as resources:

@@ -30,11 +30,6 @@ WITHIN_S = 5.0
 TAKEN, REFUSED, UNROUTABLE, TOO_LARGE = Outcome
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with Stack.attach() as stack, Namespace.create({name: stack.urls[name] for name in RABBITMQ}) as names:

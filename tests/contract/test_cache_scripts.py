@@ -18,11 +18,6 @@ from workshop.stack.namespace import Namespace
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def names() -> Iterator[Namespace]:
     with Stack.attach() as stack, Namespace.create({URL: stack.urls[URL]}) as names:

@@ -36,11 +36,6 @@ class Boxes:
     other_inbox: Inbox
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with Stack.attach() as stack, Namespace.create({POSTGRES: stack.urls[POSTGRES]}) as names:

@@ -42,11 +42,6 @@ class Lot:
     strand: Callable[[str], Awaitable[int]]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with Stack.attach() as stack, Namespace.create({POSTGRES: stack.urls[POSTGRES]}) as names:

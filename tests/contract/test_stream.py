@@ -17,11 +17,6 @@ from workshop.stack import Stack
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[Stack]:
     with Stack.attach() as stack:

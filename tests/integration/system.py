@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pika
 import psycopg
 
 from showcase.auth import wiring as auth
@@ -71,6 +72,11 @@ class Process:
         """It finishes what it has begun; the exit code."""
         self.popen.send_signal(signal.SIGTERM)
         return self.popen.wait(WITHIN_S)
+
+
+def ready(channel: Any, queue: str) -> int:
+    """How many messages are ready in a queue, as seen on a channel: nobody else sees an exclusive one."""
+    return int(channel.queue_declare(queue, passive=True).method.message_count)
 
 
 class System:
@@ -141,6 +147,20 @@ class System:
         """Run a statement that is no query."""
         with psycopg.connect(self.postgres_url, autocommit=True) as db:
             db.execute(statement.encode())
+
+    @contextmanager
+    def channel(self) -> Iterator[Any]:
+        """A channel to the broker, past the system."""
+        connection = pika.BlockingConnection(pika.URLParameters(self.environment["SHOWCASE_RABBITMQ_URL"]))
+        try:
+            yield connection.channel()
+        finally:
+            connection.close()
+
+    def waiting(self, queue: str) -> int:
+        """How many messages are ready in a queue."""
+        with self.channel() as channel:
+            return ready(channel, queue)
 
     def one(self, query: str, *values: object) -> Any:
         """The only value that a query finds."""

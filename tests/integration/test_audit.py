@@ -38,11 +38,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def names() -> Iterator[Namespace]:
     with Stack.attach() as stack, stack.namespace() as names:
         yield names

@@ -48,11 +48,6 @@ an account is several times that. A letter left out is hardly more: that there i
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def names(stack: Stack) -> Iterator[Namespace]:
     with stack.namespace() as names:

@@ -31,11 +31,6 @@ WITHIN_S = 1.0
 """What everybody is promised: a denial is known everywhere, a lost Redis is noticed."""
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
     with Stack.private(["redis-state", "postgres"]) as stack:

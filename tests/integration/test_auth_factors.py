@@ -28,11 +28,6 @@ from workshop.stack.namespace import Namespace
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def names(stack: Stack) -> Iterator[Namespace]:
     with stack.namespace() as names:

@@ -41,11 +41,6 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def url(stack: Stack) -> Iterator[str]:
     with stack.namespace() as names:
         yield names.env["SHOWCASE_POSTGRES_URL"]

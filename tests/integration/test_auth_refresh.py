@@ -23,11 +23,6 @@ REUSED = "a refresh token was used again"
 STRICT, GRACE, SAME = Policy.STRICT, Policy.GRACE, Policy.SAME_SUCCESSOR
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def url(stack: Stack) -> Iterator[str]:
     with database_on(stack) as url:

@@ -25,11 +25,6 @@ CHAINS = 10
 LONGEST_CHAIN = 200
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def url(stack: Stack) -> Iterator[str]:
     with database_on(stack) as url:

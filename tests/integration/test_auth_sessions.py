@@ -25,11 +25,6 @@ pytestmark = pytest.mark.anyio
 LATER = timedelta(seconds=11)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def url(stack: Stack) -> Iterator[str]:
     with database_on(stack) as url:

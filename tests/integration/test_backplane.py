@@ -28,11 +28,6 @@ NOTICED_S = 1.0
 BACK_S = 5.0
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
     with Stack.private(["redis-cache"]) as stack:

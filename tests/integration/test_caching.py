@@ -29,11 +29,6 @@ OPTIONS = Options(duration=timedelta(minutes=5), hard=timedelta(seconds=5))
 HOT, UNREAD, CHANGED, COLD = (ROW.key(name) for name in ("hot", "unread", "changed", "cold"))
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
     with Stack.private(["redis-cache"]) as stack:

@@ -53,11 +53,6 @@ NUMBERS = count(900_000_001)
 CHANCE = random.Random()  # noqa: S311 - other delays in every run
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
     with Stack.private(["redis-cache"]) as stack:

@@ -40,11 +40,6 @@ NOT_THE_ROWS = {"snapshot.include.collection.list": "public.heartbeat"}
 NUMBERS = count(900_000_001)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def names(stack: Stack) -> Iterator[Namespace]:
     with Namespace.create({POSTGRES: stack.urls[POSTGRES]}) as names:

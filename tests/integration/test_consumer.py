@@ -42,11 +42,6 @@ LOCK = 4711
 """Held by a test, it stops a handler in the middle of its transaction."""
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """A queue of its own, a database with a table for effects, and consumers to start."""

@@ -6,8 +6,6 @@ acknowledgement, its line to the broker lets the answer not through.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
 
 import httpx
 import pika
@@ -17,7 +15,7 @@ from anyio.from_thread import start_blocking_portal
 
 from showcase.kernel.events import Event
 from showcase.messaging.domain import ATTRIBUTE, DEAD, EVENTS, PARKING
-from tests.integration.system import System, basket, log_events, system_on, wait_for
+from tests.integration.system import System, basket, log_events, ready, system_on, wait_for
 from tests.lines import Line
 from workshop.stack import Stack
 
@@ -103,7 +101,7 @@ def test_a_consumer_killed_when_its_copies_were_taken_and_the_originals_not_ackn
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(Line.to(url)) as line,
-        channel_to(system) as channel,
+        system.channel() as channel,
     ):
         system.running("payment")[0].kill()
         (payment,) = system.start("payment", rabbitmq_url=portal.call(lambda: line.url))
@@ -118,7 +116,7 @@ def test_a_consumer_killed_when_its_copies_were_taken_and_the_originals_not_ackn
             orders = place(system)
             wait_for(lambda: is_held(system, "SELECT event_id FROM payment.inbox"))
             portal.call(line.hold_answers)
-        wait_for(lambda: count(channel, tap) >= 2)
+        wait_for(lambda: ready(channel, tap) >= 2)
         payment.kill()
 
     system.sql_alone("ALTER TABLE payment.charges DROP CONSTRAINT not_now")
@@ -173,19 +171,5 @@ def assert_all_is_well(system: System) -> None:
     assert system.one(told) == len(placed)
     wait_for(lambda: system.sql(LEFT) == [])
     assert system.sql("SELECT FROM messaging.parked WHERE event_id <> %s", POISON.id) == []
-    with channel_to(system) as channel:
-        assert [count(channel, queue) for queue in ("payment", PARKING, f"retry.{RETRY_S}s")] == [0, 0, 0]
-
-
-@contextmanager
-def channel_to(system: System) -> Iterator[Any]:
-    connection = pika.BlockingConnection(pika.URLParameters(system.environment["SHOWCASE_RABBITMQ_URL"]))
-    try:
-        yield connection.channel()
-    finally:
-        connection.close()
-
-
-def count(channel: Any, queue: str) -> int:
-    """How many messages are ready in a queue."""
-    return int(channel.queue_declare(queue, passive=True).method.message_count)
+    with system.channel() as channel:
+        assert [ready(channel, queue) for queue in ("payment", PARKING, f"retry.{RETRY_S}s")] == [0, 0, 0]

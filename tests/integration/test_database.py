@@ -23,11 +23,6 @@ CONNECTIONS = 2
 SLOW = text("SELECT pg_sleep(30)")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
     with Stack.private(["postgres"]) as stack:

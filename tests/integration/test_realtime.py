@@ -37,11 +37,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 OWNED = UUID("0199b2f0-0000-7000-8000-000000000001")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def private() -> Iterator[Stack]:
     with Stack.private(["redis-state"]) as stack:

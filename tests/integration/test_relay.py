@@ -33,11 +33,6 @@ TYPE = "shop.order.placed.v1"
 DEADLINE_S = 0.5
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def url(stack: Stack) -> Iterator[str]:
     with Namespace.create({POSTGRES: stack.urls[POSTGRES]}) as names:

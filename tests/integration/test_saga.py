@@ -108,11 +108,6 @@ class SqlSaga:
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 def env(stack: Stack) -> Iterator[Mapping[str, str]]:
     names = ("SHOWCASE_POSTGRES_URL", "SHOWCASE_MAIL_URL", "SHOWCASE_MAIL_API_URL")
     with Namespace.create({name: stack.urls[name] for name in names}) as namespace:

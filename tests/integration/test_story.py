@@ -6,7 +6,6 @@ The first tests are one story, told in this order on one system: each leaves it 
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 from urllib.parse import urlsplit
@@ -102,7 +101,7 @@ def test_a_poisoned_message_is_parked_and_the_worker_goes_on(system: System) -> 
     (payment,) = system.running("payment")
     good = {f"{ATTRIBUTE}{name}": "x" for name in ("id", "type", "source", "subject")}
     good |= {f"{ATTRIBUTE}specversion": "1.0", f"{ATTRIBUTE}time": "2017-12-23T10:00:00+00:00"}
-    with channel_to(system) as channel:
+    with system.channel() as channel:
         for headers, body in (({}, b"{}"), (good, b"{"), (good, b'{"order_id": "nonsense"}')):
             channel.basic_publish(EVENTS, "shop.order.placed.v1", body, pika.BasicProperties(headers=headers))
     place_one(system)
@@ -138,7 +137,7 @@ def test_a_relay_killed_after_sending_and_before_marking_sends_again_and_the_eff
 
 def test_two_relays_tell_each_event_in_the_order_of_its_subject_and_lose_none_when_killed(system: System) -> None:
     system.start("relay", relay_batch=7)
-    with channel_to(system) as channel:
+    with system.channel() as channel:
         queue = channel.queue_declare("", exclusive=True).method.queue
         channel.queue_bind(queue, EVENTS, TESTED)
         insert_events(system, subjects=100, each=20)
@@ -164,13 +163,13 @@ def test_a_worker_told_to_stop_finishes_the_event_in_hand_and_leaves_the_others(
 
     assert slow.stop() == 0
     assert charges(system) == before + 2, "the one in hand, and no other"
-    wait_for(lambda: waiting(system, "payment") == 1)
+    wait_for(lambda: system.waiting("payment") == 1)
 
     (stuck,) = system.start("payment", payment_latency="PT60S", drain_s=0.3)
-    wait_for(lambda: waiting(system, "payment") == 0)
+    wait_for(lambda: system.waiting("payment") == 0)
     assert stuck.stop() == 1
     assert "did not finish in time" in stuck.log.read_text()
-    wait_for(lambda: waiting(system, "payment") == 1)
+    wait_for(lambda: system.waiting("payment") == 1)
 
 
 def test_an_app_finishes_the_request_in_flight_when_it_is_told_to_stop(system: System) -> None:
@@ -223,7 +222,7 @@ def test_workers_find_back_to_a_broker_that_was_killed_and_to_one_that_was_pause
         wait_for(lambda: charges(system) == 8)
         wait_for(lambda: connections(relay, broken.urls["SHOWCASE_RABBITMQ_URL"]) == 1)  # those it gave up are closed
         assert_each_was_charged_once(system)
-        assert waiting(system, PARKING) == 0
+        assert system.waiting(PARKING) == 0
 
 
 def test_an_app_without_its_database_says_when_to_come_back_and_what_is_missing(stack: Stack) -> None:
@@ -291,21 +290,6 @@ def charges(system: System) -> int:
 def assert_each_was_charged_once(system: System) -> None:
     placed = system.sql("SELECT order_id, total_cents FROM orders ORDER BY 1")
     assert system.sql("SELECT order_id, total_cents FROM payment.charges ORDER BY 1") == placed
-
-
-@contextmanager
-def channel_to(system: System) -> Iterator[Any]:
-    connection = pika.BlockingConnection(pika.URLParameters(system.environment["SHOWCASE_RABBITMQ_URL"]))
-    try:
-        yield connection.channel()
-    finally:
-        connection.close()
-
-
-def waiting(system: System, queue: str) -> int:
-    """How many messages are ready in a queue."""
-    with channel_to(system) as channel:
-        return int(channel.queue_declare(queue, passive=True).method.message_count)
 
 
 def parked(system: System) -> int:

@@ -15,11 +15,6 @@ from tests.fakes import MemoryAuditStore, MemoryDeadLetters
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def envelope(op: str = "u", *, lsn: int = 100, table: str = "orders", schema: str = "public", **rows: Any) -> bytes:
     """What Debezium writes of a change."""
     source = {"schema": schema, "table": table, "lsn": lsn, "txId": 7, "ts_ms": 1_700_000_000_000}

@@ -16,11 +16,6 @@ SESSION = uuid4()
 GOOD = "good"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Everything:
     """The token's check, the denylist and the database, and what was asked of them.
 

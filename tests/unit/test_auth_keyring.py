@@ -30,11 +30,6 @@ MINUTE = timedelta(minutes=1)
 TICK_S = 1e-6
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Time:
     """Seconds that go by when somebody sleeps or a test says so, and a little whenever somebody looks."""
 

@@ -27,11 +27,6 @@ EMAIL = "hephzibah.quill@example.org"
 AS_EMOJI = "\U0001f951"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def refused(text: str, *, minimum: int = MIN_LENGTH) -> str:
     """Why a password is refused."""
     with pytest.raises(WeakPassword) as caught:

@@ -33,11 +33,6 @@ PRINCIPAL = Principal(
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Time:
     """A clock that stands until it is set."""
 

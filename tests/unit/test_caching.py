@@ -21,11 +21,6 @@ KEY = NUMBER.key(1)
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = World()
     yield world

@@ -22,11 +22,6 @@ NOTHING = Source(Row(0, "loaded anew"))
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = World()
     yield world

@@ -25,11 +25,6 @@ CALLER = Principal(subject="households/7", scopes=frozenset({Scope.ACCOUNT, Scop
 BEARER = {"Authorization": "Bearer token"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @asynccontextmanager
 async def client_of(principal: Principal, asked: list[bool] | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an app that takes everybody for this principal; `asked`: how surely it was asked each time."""

@@ -13,11 +13,6 @@ from showcase.messaging.application.handlers import Anything, Handlers, Unhandle
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Note(BaseModel):
     words: str
 

@@ -15,11 +15,6 @@ from showcase.kernel.errors import Unavailable
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @dataclass(frozen=True)
 class Record:
     """A message as the Kafka client gives it."""

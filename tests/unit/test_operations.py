@@ -40,11 +40,6 @@ ADA = "staff/ada"
 ALL = Which()
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Desk:
     """The operations, and what is behind them."""
 

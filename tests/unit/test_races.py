@@ -24,11 +24,6 @@ VERSIONED = Kind("product", Product, version=lambda product: product.version)
 UNVERSIONED = Kind("product", Product)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class MemoryRedis:
     """The few commands that the naive way and a look into our store need."""
 

@@ -31,11 +31,6 @@ HOUSEHOLD = Principal(subject="households/7", scopes=frozenset())
 STAFF = Principal(subject="staff/ada", scopes=frozenset({Scope.ORDERS_FOLLOW}))
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def event(order: UUID = ORDER, household: int = 7) -> Event:
     """An order's event."""
     return Event(type="t.v1", source="/shop", subject=f"orders/{order}", data={"household_id": household})

@@ -19,11 +19,6 @@ NEVER_S = 60.0
 """Nothing in here waits for so long."""
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def event(subject: object) -> Event:
     return Event(type="t.v1", source="/s", subject=f"orders/{subject}", data={})
 

@@ -50,11 +50,6 @@ CHECKED = settings(
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 # -- a basket
 
 

@@ -48,11 +48,6 @@ class Words(BaseModel):
     words: Annotated[str, Field(pattern=r"^[ -~]*$")]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def app_of(resources: Resources, authenticate: Any = None) -> FastAPI:
     router = APIRouter()
 

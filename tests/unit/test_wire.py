@@ -17,11 +17,6 @@ SILENT_S = 0.1
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
     """To a server that says again whatever it is told."""
 
