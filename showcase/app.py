@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import FastAPI
 
-from showcase.composition import SLICES, build_auth, build_slices
+from showcase.composition import SLICES, build_auth, build_slices, repositories
 from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
 from showcase.platform.web.app import build
@@ -21,4 +21,6 @@ def create_app(settings: Settings, slices: Sequence[str] = SLICES) -> FastAPI:
     """
     resources = Resources(settings)
     auth = build_auth(resources)
-    return build(resources, build_slices(resources, auth, slices), auth.access)
+    app = build(resources, build_slices(resources, auth, slices), auth.access)
+    app.state.documents = repositories(resources)
+    return app

@@ -40,6 +40,9 @@ from showcase.shop.infrastructure import SqlHouseholds, SqlOrders, SqlProducts
 
 if TYPE_CHECKING:
     from showcase.auth.wiring import Auth
+    from showcase.documents.api import Provides
+    from showcase.documents.application import Repository
+    from showcase.documents.domain.documents import Collection, T
 
 SLICES = ("auth", "shop", "caching", "messaging", "audit", "realtime")
 AUDITED = (
@@ -128,6 +131,17 @@ def build_worker(resources: Resources, name: str) -> Work:
 def operations(resources: Resources) -> Operations:
     """What an operator sees and does."""
     return messaging.operations(resources, topology(resources.settings), SCHEMAS)
+
+
+def repositories(resources: Resources) -> "Provides":
+    """Documents for the routes of an app (`documents.api.provided`)."""
+
+    def provides(collection: "Collection[T]") -> "Repository[T]":
+        import showcase.documents.wiring as documents
+
+        return documents.repository(resources, collection)
+
+    return provides
 
 
 def _shop(resources: Resources, cache: Cache | None = None) -> Shop:

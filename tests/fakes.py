@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from showcase.audit.application import Letter
+from showcase.audit.application import Added, Letter
 from showcase.audit.domain import Place, Record
 from showcase.kernel.events import Event
 from showcase.platform.settings import Settings
@@ -32,11 +32,11 @@ class MemoryAuditStore:
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
 
-    async def add(self, records: Sequence[Record]) -> int:
+    async def add(self, records: Sequence[Record]) -> Added:
         before = len(self.records)
         for record in records:
             self.records.setdefault(record.id, record)
-        return len(self.records) - before
+        return Added(len(self.records) - before, {})
 
     async def timeline(
         self, entity_type: str, entity_id: str, after: Place | None = None, limit: int = 50

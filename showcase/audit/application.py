@@ -1,6 +1,6 @@
 """Recording changes, and asking for the timeline of one entity."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,10 +15,6 @@ UNRECORDED = frozenset({"heartbeat"})
 
 class NoSuchEntity(NotFound):
     """Nobody has recorded a change of this."""
-
-
-class Unstorable(ValueError):
-    """A record that the store can never take. Offering it again is no use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +36,24 @@ class Letter:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What came of some records.
+
+    Attributes:
+        new: how many were not there before.
+        refused: by its place, why the store can never take one. Offering it again is no use.
+    """
+
+    new: int
+    refused: Mapping[int, str]
+
+
 class Store(Protocol):
     """Keeps records for good. Raises Unavailable."""
 
-    async def add(self, records: Sequence[Record]) -> int:
-        """Keep them; those that are there already stay as they are. When it returns they survive a crash.
-
-        Returns how many were new. Raises Unstorable, and then has kept none.
-        """
+    async def add(self, records: Sequence[Record]) -> Added:
+        """Keep them; those that are there already stay as they are. When it returns they survive a crash."""
 
     async def timeline(
         self, entity_type: str, entity_id: str, after: Place | None = None, limit: int = 50
@@ -84,18 +90,11 @@ class Recorder:
                     read.append((message, Record.of(change)))
             except BrokenChange as error:
                 letters.append(Letter(message, str(error)))
-        new = 0
-        try:
-            new = await self._store.add([record for _, record in read]) if read else 0
-        except Unstorable:  # rare: find out which
-            for message, record in read:
-                try:
-                    new += await self._store.add([record])
-                except Unstorable as error:
-                    letters.append(Letter(message, str(error)))
+        added = await self._store.add([record for _, record in read]) if read else Added(0, {})
+        letters += [Letter(read[place][0], reason) for place, reason in added.refused.items()]
         if letters:
             await self._dead_letters.add(letters)
-        return new
+        return added.new
 
 
 async def timeline(

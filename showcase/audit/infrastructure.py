@@ -1,133 +1,136 @@
 """The audit's records and dead letters in MongoDB."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+import dataclasses
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import bson
-from bson.codec_options import CodecOptions
-from bson.errors import BSONError
-from bson.int64 import Int64
-from bson.raw_bson import RawBSONDocument
-from pymongo import WriteConcern
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
-
-from showcase.audit.application import Letter, Unstorable
+from showcase.audit.application import Added, Letter
 from showcase.audit.domain import Place, Record
+from showcase.documents import (
+    AlreadyThere,
+    Collection,
+    Document,
+    DocumentTooLarge,
+    Index,
+    Insert,
+    Moment,
+    Repository,
+    Unstorable,
+    all_of,
+    any_of,
+    eq,
+    gt,
+)
+from showcase.documents.domain.filters import Where
 from showcase.kernel.changes import Operation
 from showcase.kernel.clock import Clock, system_clock
-from showcase.kernel.errors import Unavailable
 
-Document = dict[str, Any]
-
-DUPLICATE_KEY = 11000
-MAJORITY = WriteConcern("majority")
-_AWARE: CodecOptions[Document] = CodecOptions(tz_aware=True)
+MAX_VALUE_BYTES = 15_000_000
+"""With key and reason it is a document that MongoDB takes."""
 
 
-class MongoStore:
-    """One document a record, its id for `_id`."""
+class RecordDocument(Document):
+    """A record as it is stored: `step` puts a snapshot before the changes that have its LSN."""
 
-    def __init__(self, database: AsyncDatabase[Document], clock: Clock = system_clock) -> None:
+    id: str
+    entity_type: str
+    entity_id: str
+    operation: Operation
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    changed: tuple[str, ...]
+    committed_at: Moment
+    lsn: int
+    step: int
+    transaction: str
+    recorded_at: Moment
+
+
+class LetterDocument(Document):
+    """A dead letter, its place in the topic for an id."""
+
+    id: str
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    reason: str
+    put_away_at: Moment
+
+
+RECORDS = Collection(
+    name="audit_records",
+    model=RecordDocument,
+    indexes=(Index(keys=("entity_type", "entity_id", "lsn", "step", "_id")),),
+)
+LETTERS = Collection(name="audit_dead_letters", model=LetterDocument)
+
+
+class DocumentStore:
+    """See `application.Store`."""
+
+    def __init__(self, records: Repository[RecordDocument], clock: Clock = system_clock) -> None:
+        self._records = records
         self._clock = clock
-        self._records = database.get_collection("audit_records", codec_options=_AWARE, write_concern=MAJORITY)
 
-    async def prepare(self) -> None:
-        """Make the index that timelines are read by; harmless when it is there. Raises Unavailable."""
-        with _translated():
-            await self._records.create_index(["entity_type", "entity_id", "lsn", "step", "_id"], name="timeline")
-
-    async def add(self, records: Sequence[Record]) -> int:
-        documents = [_document(record, self._clock()) for record in records]
-        return await _insert_new(self._records, documents)
+    async def add(self, records: Sequence[Record]) -> Added:
+        now = self._clock()
+        outcomes = await self._records.bulk([Insert(_document(record, now)) for record in records])
+        refused = {at: one.detail for at, one in enumerate(outcomes) if isinstance(one, Unstorable | DocumentTooLarge)}
+        return Added(new=outcomes.count(None), refused=refused)
 
     async def timeline(
         self, entity_type: str, entity_id: str, after: Place | None = None, limit: int = 50
     ) -> Sequence[Record]:
-        wanted: Document = {"entity_type": entity_type, "entity_id": entity_id}
+        wanted: list[Where] = [eq("entity_type", entity_type), eq("entity_id", entity_id)]
         if after is not None:
             lsn, step, id_ = after
-            wanted["lsn"] = {"$gte": lsn}
-            wanted["$or"] = [
-                {"lsn": {"$gt": lsn}},
-                {"lsn": lsn, "step": {"$gt": step}},
-                {"lsn": lsn, "step": step, "_id": {"$gt": id_}},
-            ]
-        with _translated():
-            found = self._records.find(wanted, sort=["lsn", "step", "_id"], limit=limit)
-            return [_record(document) async for document in found]
+            later = all_of(eq("lsn", lsn), gt("step", step))
+            last = all_of(eq("lsn", lsn), eq("step", step), gt("id", id_))
+            wanted.append(any_of(gt("lsn", lsn), later, last))
+        found = await self._records.find(all_of(*wanted), sort=("lsn", "step", "id"), limit=limit)
+        return [_record(document) for document in found]
 
 
-class MongoDeadLetters:
-    """One document a message, its place in the topic for `_id`."""
+class DocumentDeadLetters:
+    """See `application.DeadLetters`."""
 
-    def __init__(self, database: AsyncDatabase[Document], clock: Clock = system_clock) -> None:
-        self._letters = database.get_collection("audit_dead_letters", write_concern=MAJORITY)
+    def __init__(self, letters: Repository[LetterDocument], clock: Clock = system_clock) -> None:
+        self._letters = letters
         self._clock = clock
 
     async def add(self, letters: Sequence[Letter]) -> None:
-        documents = [
-            {
-                "_id": f"{letter.message.topic}:{letter.message.partition}:{letter.message.offset}",
-                **asdict(letter.message),
-                "reason": letter.reason,
-                "put_away_at": self._clock(),
-            }
-            for letter in letters
-        ]
-        await _insert_new(self._letters, documents)
+        now = self._clock()
+        for outcome in await self._letters.bulk([Insert(_letter(letter, now)) for letter in letters]):
+            if outcome is not None and not isinstance(outcome, AlreadyThere):
+                raise outcome
 
 
-def _document(record: Record, recorded_at: datetime) -> RawBSONDocument:
-    """The record as it is stored, encoded here and now, with the time of that. Raises Unstorable."""
+def _document(record: Record, now: datetime) -> RecordDocument:
     lsn, step, id_ = record.place
-    fields = asdict(record)
-    del fields["id"]
-    try:
-        return RawBSONDocument(
-            bson.encode({"_id": id_, **fields, "lsn": Int64(lsn), "step": step, "recorded_at": recorded_at})
-        )
-    except (BSONError, OverflowError, ValueError, RecursionError) as error:
-        raise Unstorable(f"no BSON document: {type(error).__name__}: {error}") from error
+    fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    return RecordDocument.model_validate({**fields, "id": id_, "lsn": lsn, "step": step, "recorded_at": now})
 
 
-def _record(document: Document) -> Record:
-    del document["step"], document["recorded_at"]
-    return Record(
-        id=document.pop("_id"),
-        **document
-        | {
-            "operation": Operation(document["operation"]),
-            "changed": tuple(document["changed"]),
-            "lsn": int(document["lsn"]),
-        },
+def _record(document: RecordDocument) -> Record:
+    return Record(**{field.name: getattr(document, field.name) for field in dataclasses.fields(Record)})
+
+
+def _letter(letter: Letter, now: datetime) -> LetterDocument:
+    message, reason = letter.message, letter.reason.encode(errors="backslashreplace").decode()
+    value = message.value
+    if value is not None and len(value) > MAX_VALUE_BYTES:
+        reason = f"{reason}; its {len(value):,} bytes are in the topic only"
+        value = None
+    return LetterDocument(
+        id=f"{message.topic}:{message.partition}:{message.offset}",
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        key=message.key,
+        value=value,
+        reason=reason,
+        put_away_at=now,
     )
-
-
-async def _insert_new(collection: AsyncCollection[Document], documents: Sequence[Any]) -> int:
-    """Insert those whose `_id` is not there yet; how many. Raises Unavailable, and PyMongoError for all else."""
-    with _translated():
-        try:
-            await collection.insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            if error.timeout or error.details["writeConcernErrors"]:
-                raise Unavailable("mongo does not say that it is stored") from error
-            if {failed["code"] for failed in error.details["writeErrors"]} != {DUPLICATE_KEY}:
-                raise
-            return int(error.details["nInserted"])
-        return len(documents)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what the driver says of a server that is away into one error of the domain."""
-    try:
-        yield
-    except PyMongoError as error:
-        if isinstance(error, ConnectionFailure) or error.timeout or error.has_error_label("RetryableWriteError"):
-            raise Unavailable("mongo does not answer in time") from error
-        raise

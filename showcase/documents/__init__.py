@@ -1,4 +1,80 @@
 """The MongoDB data provider: the layer between a service and its documents.
 
-Typed documents, optimistic concurrency, transactions, schema versions, keyset paging and change streams.
+Pydantic models in a `Repository`: versions that keep one writer from undoing another's work, pages by key with signed
+cursors, filters that no request can turn into operators, transactions that are retried within a deadline, a schema
+that is declared beside the model, and change streams that go on where they stopped. One client a process, no globals.
 """
+
+from showcase.documents.application import Changed, NestedTransaction, Reader, Repository, Transactions
+from showcase.documents.domain.documents import (
+    AlreadyThere,
+    BadCursor,
+    BadQuery,
+    Collection,
+    Delete,
+    Document,
+    DocumentTooLarge,
+    HistoryLost,
+    Index,
+    Insert,
+    Misfit,
+    Moment,
+    NoSuchDocument,
+    Page,
+    PutNewer,
+    Replace,
+    Unstorable,
+    Upsert,
+    VersionConflict,
+)
+from showcase.documents.domain.filters import (
+    all_of,
+    any_of,
+    eq,
+    gt,
+    gte,
+    has,
+    lt,
+    lte,
+    ne,
+    none_of,
+    one_of,
+)
+
+__all__ = [
+    "AlreadyThere",
+    "BadCursor",
+    "BadQuery",
+    "Changed",
+    "Collection",
+    "Delete",
+    "Document",
+    "DocumentTooLarge",
+    "HistoryLost",
+    "Index",
+    "Insert",
+    "Misfit",
+    "Moment",
+    "NestedTransaction",
+    "NoSuchDocument",
+    "Page",
+    "PutNewer",
+    "Reader",
+    "Replace",
+    "Repository",
+    "Transactions",
+    "Unstorable",
+    "Upsert",
+    "VersionConflict",
+    "all_of",
+    "any_of",
+    "eq",
+    "gt",
+    "gte",
+    "has",
+    "lt",
+    "lte",
+    "ne",
+    "none_of",
+    "one_of",
+]

@@ -4,17 +4,26 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from showcase.platform.database import Database
 from showcase.platform.settings import Settings
 
 if TYPE_CHECKING:  # a process loads the drivers of the servers that it uses, when it uses them
-    from pymongo.asynchronous.database import AsyncDatabase
     from redis.asyncio import Redis
 
 Ping = Callable[[], Awaitable[object]]
-Document = dict[str, Any]
+
+
+class Server(Protocol):
+    """What can be asked whether it is there, and is left in the end."""
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=Server)
 
 
 class Resources:
@@ -30,6 +39,7 @@ class Resources:
         """Resources without which the process still does all of its work, only slower."""
         self._closing = AsyncExitStack()
         self._databases: dict[str, Database] = {}
+        self._shared: dict[str, Any] = {}
 
     @property
     def database(self) -> Database:
@@ -68,23 +78,18 @@ class Resources:
         self._register("redis-state", client.ping, client.aclose)
         return client
 
-    @cached_property
-    def mongo(self) -> "AsyncDatabase[Document]":
-        """The database that the URL names."""
-        from pymongo import AsyncMongoClient
+    def shared(self, name: str, make: Callable[[], S]) -> S:
+        """A server that a slice knows how to speak to: connected to once, whoever asks for it.
 
-        limit_ms = round(self.settings.mongo_timeout_s * 1000)
-        client: AsyncMongoClient[Document] = AsyncMongoClient(
-            self.settings.url("mongo_url"),
-            timeoutMS=limit_ms,
-            serverSelectionTimeoutMS=limit_ms,
-            tz_aware=True,
-            uuidRepresentation="standard",
-            appname="showcase",
-        )
-        database = client.get_default_database()
-        self._register("mongo", lambda: database.command("ping"), client.close)
-        return database
+        Args:
+            name: by which readiness tells of it.
+        """
+        if name not in self._shared:
+            made = make()
+            self._shared[name] = made
+            self._register(name, made.ping, made.close)
+        shared: S = self._shared[name]
+        return shared
 
     def _register(self, name: str, ping: Ping, close: Callable[[], Awaitable[object]]) -> None:
         self.pings[name] = ping

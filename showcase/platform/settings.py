@@ -66,6 +66,16 @@ class Settings(BaseSettings):
     drain_s: float = Field(10.0, gt=0, le=120)
     """What is in flight when a process is told to stop has so long to finish."""
 
+    # -- MongoDB; TLS and the replica set are in its URL
+    mongo_connections: int = Field(50, ge=1, le=1_000)
+    mongo_kept_connections: int = Field(0, ge=0, le=1_000)
+    mongo_queue_s: float = Field(2.0, gt=0, le=60)
+    """How long a call waits for a free connection."""
+    mongo_compressors: Annotated[tuple[Literal["zlib", "snappy", "zstd"], ...], NoDecode, BeforeValidator(_words)] = ()
+    """By preference, `zstd zlib`; all but `zlib` need a package of their own."""
+    mongo_slow_s: float = Field(0.5, gt=0, le=60)
+    """A command that takes longer is logged."""
+
     # -- HTTP
     trusted_proxies: str = ""
     """Whose `X-Forwarded-For` is believed, `10.0.0.1,10.0.0.2`: nobody's, if there is no proxy."""

@@ -1,0 +1,1 @@
+"""Documents in MongoDB, by PyMongo's own asynchronous client."""
