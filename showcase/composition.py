@@ -42,9 +42,10 @@ if TYPE_CHECKING:
     from showcase.auth.wiring import Auth
     from showcase.documents.api import Provides
     from showcase.documents.application import Repository
-    from showcase.documents.domain.documents import Collection, T
+    from showcase.documents.domain.documents import Applied, Collection, T
+    from showcase.shop.application.views import OrderViews, Rebuilt
 
-SLICES = ("auth", "shop", "caching", "messaging", "audit", "realtime")
+SLICES = ("auth", "shop", "views", "caching", "messaging", "audit", "realtime")
 AUDITED = (
     *("public.orders", "public.order_lines", "payment.charges", "payment.refunds"),
     *("auth.events", "messaging.actions"),
@@ -56,6 +57,7 @@ QUEUES = (
     Queue(name="notice", types=notice.TAKES),
     Queue(name="shop", types=tuple(HEARS)),
     Queue(name="realtime", types=("shop.order.#",)),
+    Queue(name="views", types=("shop.order.#",)),
     Queue(name="caching", types=(PRODUCT_CHANGED,)),
 )
 """Each consumer's queue, and the events that it takes."""
@@ -89,6 +91,7 @@ def build_slices(resources: Resources, auth: "Auth", names: Sequence[str] = SLIC
     """The slices of an app. Raises Misconfigured for a name that is none."""
     import showcase.audit.wiring as audit
     import showcase.caching.wiring as caching
+    import showcase.documents.wiring as documents
     import showcase.realtime.wiring as realtime
     import showcase.shop.wiring as shop
 
@@ -96,6 +99,7 @@ def build_slices(resources: Resources, auth: "Auth", names: Sequence[str] = SLIC
     built: Mapping[str, Callable[[], Slice]] = {
         "auth": auth.doors,
         "shop": lambda: shop.build(resources, _shop(resources, cached().cache)),
+        "views": lambda: shop.build_views(partial(documents.metrics, resources)),
         "caching": lambda: cached().doors(),
         "messaging": lambda: messaging.build(
             resources, topology(resources.settings), SCHEMAS, partial(asyncapi, resources.settings)
@@ -218,6 +222,52 @@ def _realtime(resources: Resources) -> Consumer:
     return Consumer(queue="realtime", handlers=handlers)
 
 
+def _views(resources: Resources) -> Consumer:
+    import showcase.documents.wiring as documents
+    from showcase.shop.application.views import ORDER_VIEWS, OrderSeen
+
+    handlers = Handlers()
+    handlers.on("shop.order.#", OrderSeen, order_views(resources).heard)
+    return Consumer(
+        queue="views",
+        handlers=handlers,
+        inbox=documents.Reachable(resources),
+        prepare=partial(documents.apply, resources, ORDER_VIEWS),
+    )
+
+
+def order_views(resources: Resources) -> "OrderViews":
+    """What keeps the views of orders."""
+    import showcase.documents.wiring as documents
+    from showcase.shop.application.views import ORDER_VIEWS, OrderViews
+
+    return OrderViews(documents.repository(resources, ORDER_VIEWS))
+
+
+async def apply_documents(resources: Resources) -> "Applied":
+    """Bring MongoDB to what is declared beside the models of all documents."""
+    import showcase.documents.wiring as documents
+    from showcase.audit.infrastructure import LETTERS, RECORDS
+    from showcase.shop.application.views import ORDER_VIEWS
+
+    return await documents.apply(resources, ORDER_VIEWS, RECORDS, LETTERS)
+
+
+async def rebuild_views(resources: Resources, *, from_nothing: bool) -> "Rebuilt":
+    """Make the views of all orders anew.
+
+    Args:
+        from_nothing: remove all of them first: whoever reads meanwhile misses some.
+    """
+    import showcase.documents.wiring as documents
+    from showcase.shop.application.views import ORDER_VIEWS
+
+    if from_nothing:
+        await documents.drop(resources, ORDER_VIEWS)
+    await documents.apply(resources, ORDER_VIEWS)
+    return await order_views(resources).rebuild(SqlOrders(resources.database))
+
+
 def _caching(resources: Resources) -> Consumer:
     import showcase.caching.wiring as caching
 
@@ -237,6 +287,7 @@ CONSUMERS: Mapping[str, Callable[[Resources], Consumer]] = {
     "notice": _notice,
     "shop": _shop_worker,
     "realtime": _realtime,
+    "views": _views,
     "caching": _caching,
 }
 """Who handles the messages of each queue."""

@@ -54,7 +54,9 @@ def relay() -> None:
 
 @app.command()
 def worker(
-    name: Annotated[str, typer.Argument(help="payment, stock, notice, shop, realtime, caching, invalidation, parking")],
+    name: Annotated[
+        str, typer.Argument(help="payment, stock, notice, shop, realtime, views, caching, invalidation, parking")
+    ],
 ) -> None:
     """Handle the messages of one queue."""
     work(name)

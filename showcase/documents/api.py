@@ -16,7 +16,7 @@ class Provides(Protocol):
     def __call__(self, collection: Collection[T]) -> Repository[T]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # by identity: FastAPI asks for the hash, and a schema has none
 class Provided(Generic[T]):
     """Gives the repository of a collection, from whatever the app was built with."""
 

@@ -14,6 +14,7 @@ from showcase.kernel.errors import Unavailable
 from showcase.messaging.api import described, gauges, routes
 from showcase.messaging.application.handlers import Handlers
 from showcase.messaging.application.operations import Operations
+from showcase.messaging.application.ports import Inbox
 from showcase.messaging.domain import PARKING, Queue, Topology
 from showcase.messaging.infrastructure.amqp import Broker
 from showcase.messaging.infrastructure.inbox import SqlInbox
@@ -39,6 +40,8 @@ class Consumer:
     Attributes:
         database: in which it keeps its inbox; None for one whose work is the same, done twice.
         schema: of that inbox.
+        inbox: another one, in whatever it writes to.
+        prepare: awaited before the first message.
         batch: how many messages it handles in one transaction, if not as many as others do.
     """
 
@@ -46,6 +49,8 @@ class Consumer:
     handlers: Handlers
     database: Database | None = None
     schema: str = "public"
+    inbox: Inbox | None = None
+    prepare: Callable[[], Awaitable[object]] | None = None
     batch: int | None = None
 
 
@@ -85,13 +90,15 @@ def consuming(resources: Resources, topology: Topology, consumer: Consumer) -> W
     settings, database = resources.settings, consumer.database
 
     async def work(broker: Broker, stop: asyncio.Event) -> None:
+        if consumer.prepare is not None:
+            await consumer.prepare()
         await consume(
             broker,
             consumer.queue,
             consumer.handlers,
             stop,
             topology=topology,
-            inbox=SqlInbox(database, consumer.schema, consumer.queue) if database else None,
+            inbox=SqlInbox(database, consumer.schema, consumer.queue) if database else consumer.inbox,
             transaction=database.transaction if database else nullcontext,
             savepoint=database.savepoint if database else nullcontext,
             prefetch=settings.prefetch,

@@ -1,7 +1,8 @@
 """Orders and products in PostgreSQL."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Row, text
 
@@ -54,16 +55,22 @@ class SqlOrders:
             if row is None:
                 return None
             lines = (await db.execute(_LINES, {"order_id": order_id})).all()
-        return Order(
-            id=order_id,
-            household_id=row.household_id,
-            reference=row.reference,
-            lines=[Line(product_id=x.product_id, quantity=x.quantity, total_cents=x.total_cents) for x in lines],
-            placed_at=row.placed_at,
-            status=Status(row.status),
-            version=row.version,
-            reason=Reason(row.reason),
-        )
+        return _order(order_id, row, lines)
+
+    async def all(self, at_once: int) -> AsyncIterator[Sequence[Order]]:
+        """See `application.views.AllOrders`. No transaction is open while they are handled."""
+        after = UUID(int=0)
+        while True:
+            async with self._database.transaction() as db:
+                rows = (await db.execute(_ALL, {"after": after, "limit": at_once})).all()
+                lines = (await db.execute(_ALL_LINES, {"order_ids": [row.order_id for row in rows]})).all()
+            if not rows:
+                return
+            after = rows[-1].order_id
+            of_order: dict[UUID, list[Any]] = {row.order_id: [] for row in rows}
+            for line in lines:
+                of_order[line.order_id].append(line)
+            yield [_order(row.order_id, row, of_order[row.order_id]) for row in rows]
 
     async def save_step(self, order: Order, cause: str) -> None:
         async with self._database.transaction() as db:
@@ -138,6 +145,19 @@ def _product(row: Row[Any]) -> Product:
     return Product(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
 
 
+def _order(order_id: OrderId, row: Row[Any], lines: Sequence[Any]) -> Order:
+    return Order(
+        id=order_id,
+        household_id=row.household_id,
+        reference=row.reference,
+        lines=[Line(product_id=x.product_id, quantity=x.quantity, total_cents=x.total_cents) for x in lines],
+        placed_at=row.placed_at,
+        status=Status(row.status),
+        version=row.version,
+        reason=Reason(row.reason),
+    )
+
+
 def _step(order: Order, cause: str) -> dict[str, object]:
     return {
         "order_id": order.id,
@@ -180,6 +200,14 @@ _FIND = text("""
 """)
 _FIND_TO_CHANGE = text(f"{_FIND.text} FOR UPDATE")
 _LINES = text("SELECT product_id, quantity, total_cents FROM order_lines WHERE order_id = :order_id ORDER BY line")
+_ALL = text("""
+    SELECT order_id, household_id, reference, status, version, reason, placed_at FROM orders
+    WHERE order_id > :after ORDER BY order_id LIMIT :limit
+""")
+_ALL_LINES = text("""
+    SELECT order_id, product_id, quantity, total_cents FROM order_lines
+    WHERE order_id = ANY(:order_ids) ORDER BY order_id, line
+""")
 _SAVE_STEP = text("""
     WITH moved AS (
         UPDATE orders SET status = :status, version = :version, reason = :reason WHERE order_id = :order_id

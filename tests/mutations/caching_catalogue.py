@@ -5,7 +5,7 @@ from tests.mutations import Mutation
 MIGRATION = "showcase/migrations/versions/v0006_catalogue.py"
 SHOP = "showcase/shop/application/shop.py"
 PRODUCTS = "showcase/shop/infrastructure.py"
-API = "showcase/shop/api.py"
+API = "showcase/shop/api/shop.py"
 WORKER = "showcase/caching/worker.py"
 UNIT = "tests/unit/test_shop.py"
 READER = "tests/unit/test_invalidation.py"

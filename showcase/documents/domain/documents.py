@@ -168,15 +168,22 @@ class PutNewer(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Restore(Generic[T]):
+    """Store a document under its own version, unless what is there is newer: what is as new is written again."""
+
+    document: T
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """See to it that there is no document with this id."""
 
     id: object
 
 
-Change = Insert[T] | Replace[T] | Upsert[T] | PutNewer[T] | Delete
+Change = Insert[T] | Replace[T] | Upsert[T] | PutNewer[T] | Restore[T] | Delete
 Outcome = None | AlreadyThere | VersionConflict | NoSuchDocument | Unstorable | DocumentTooLarge
-"""What came of one change: None if it is made, or why not. `VersionConflict` of `PutNewer`: there is one as new."""
+"""What came of one change: None if it is made, or why not. `PutNewer`, `Restore` that come late: `VersionConflict`."""
 
 
 # -- a collection

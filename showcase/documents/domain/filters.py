@@ -147,6 +147,13 @@ class Fields:
             raise BadQuery(f"{self._model.__name__} has no field {str(name)[:100]!r}{f': {near[0]}?' if near else ''}")
         return str(name)
 
+    def sortable(self, name: object) -> str:
+        """The name of a field that has one place in an order. Raises BadQuery."""
+        known = self.name(name)
+        if list(_elements(self._model.model_fields[known].annotation)):
+            raise BadQuery(f"{known} is a list, and has no one place in an order")
+        return known
+
     def value(self, path: str, given: object) -> Any:
         """A value as a field would have it, ready to be stored. Raises BadQuery."""
         return self._valid(path, given, in_list=False)

@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,19 +59,35 @@ def _mac(secret: bytes, payload: bytes, question: Mapping[str, Any]) -> bytes:
 def beyond(keys: Sequence[tuple[str, int]], values: Sequence[Any]) -> dict[str, Any]:
     """The filter for what comes after these values, in the order of these keys.
 
-    MongoDB sorts null, and what is not there, below everything, but compares them with nothing: so they are told apart.
+    MongoDB sorts values of all types, but compares those of one type only: without the others, one document that
+    somebody has written otherwise would hide all that come after it. Lists, each sorted by one of its elements, are
+    left out: they have no one place.
     """
     branches: list[dict[str, Any]] = []
-    for place, ((name, direction), value) in enumerate(zip(keys, values, strict=True)):
+    for place, ((name, direction), value) in enumerate(zip(keys, values, strict=False)):  # no values: from the start
         same = {key: {"$eq": given} for (key, _), given in zip(keys[:place], values[:place], strict=True)}
-        if value is None:
-            rest = [{name: {"$ne": None}}] if direction > 0 else []
-        elif direction > 0:
-            rest = [{name: {"$gt": value}}]
-        else:
-            rest = [{name: {"$lt": value}}, {name: {"$eq": None}}]
-        branches += [same | one for one in rest]
-    return {"$or": branches} if branches else NOTHING
+        branches += [same | {name: one} for one in _further(value, direction)]
+    after = {"$or": branches} if branches else NOTHING
+    return {"$and": [after if values else {}, *({name: {"$not": {"$type": "array"}}} for name, _ in keys)]}
+
+
+_BRACKETS = ((1, 16, 18, 19), (2, 14), (3,), (5,), (7,), (8,), (9,), (17,), (11,), (13,), (127,))
+"""BSON's types, by their numbers, as MongoDB sorts them; null and what is not there come first, lists are left out."""
+_NO_NUMBER = float("nan")
+
+
+def _further(value: Any, direction: int) -> list[dict[str, Any]]:
+    """What comes after a value: conditions, of which one holds."""
+    if value is None:
+        return [{"$ne": None}] if direction > 0 else []
+    type_ = bson.encode({"": value}, codec_options=OPTIONS)[4]
+    place = next((place for place, types in enumerate(_BRACKETS) if type_ in types), len(_BRACKETS))
+    others = sum(_BRACKETS[place + 1 :] if direction > 0 else _BRACKETS[:place], ())
+    of_type = [{"$type": list(others)}] if others else []
+    if direction > 0:
+        # No number is the least of numbers, and neither more nor less than any other when it is compared.
+        return [{"$gt": value} if value == value else {"$gte": -math.inf}, *of_type]
+    return [{"$lt": value}, *of_type, {"$in": [None, _NO_NUMBER]} if place == 0 else {"$eq": None}]
 
 
 NOTHING: dict[str, Any] = {"_id": {"$in": []}}

@@ -23,6 +23,7 @@ from showcase.documents.domain.documents import (
     Page,
     PutNewer,
     Replace,
+    Restore,
     T,
     Unstorable,
     Upsert,
@@ -98,7 +99,7 @@ class MongoReader(Generic[M]):
         misfits = [one for one in found if isinstance(one, Misfit)]
         items = [one for one in found if not isinstance(one, Misfit)] if misfits else found
         more = len(raws) > limit and bool(keys)
-        following = self._cursors.sealed(_key(raws[limit - 1], keys), question) if more else None
+        following = self._cursors.sealed(_key(raws[:limit], keys), question) if more else None
         return Page(items, following, misfits)  # type: ignore[arg-type]  # no misfit is left in it
 
     async def stream(
@@ -138,7 +139,7 @@ class MongoReader(Generic[M]):
 
     def _keys(self, sort: Sequence[str]) -> list[tuple[str, int]]:
         """Names and directions; the id comes last, in the direction of what is before it."""
-        keys = path_of([f"{'-' * one.startswith('-')}{self._fields.name(one.removeprefix('-'))}" for one in sort])
+        keys = path_of([f"{'-' * one.startswith('-')}{self._fields.sortable(one.removeprefix('-'))}" for one in sort])
         keys = [("_id" if name == "id" else name, direction) for name, direction in keys]
         return keys if not keys or keys[-1][0] == "_id" else [*keys, ("_id", keys[-1][1])]
 
@@ -236,7 +237,7 @@ class MongoRepository(MongoReader[T]):
                 outcomes[place] = error
         failed = await self._write(operations)
         # Two that put a new document at once both found none. The later one has to look again: it may be the newer.
-        again = [place for place, error in failed.items() if isinstance(changes[place], PutNewer) and _is_of_id(error)]
+        again = [place for place, error in failed.items() if _is_late(changes[place], error)]
         settled = {place: refusal for place, refusal in failed.items() if place not in again}
         settled |= await self._write({place: operations[place] for place in again})
         lost = [place for place, refusal in settled.items() if _is_lost(changes[place], refusal)]
@@ -276,8 +277,9 @@ class MongoRepository(MongoReader[T]):
                 return UpdateOne(wanted, {**self._next(document), "$setOnInsert": {"_id": None}}, upsert=True)
             case Upsert(document):
                 return UpdateOne({"_id": self._id(document)}, self._next(document), upsert=True)
-            case PutNewer(document):
-                wanted = {"_id": self._id(document), "version": {"$lt": document.version}}
+            case PutNewer(document) | Restore(document):
+                older = "$lt" if isinstance(change, PutNewer) else "$lte"
+                wanted = {"_id": self._id(document), "version": {older: document.version}}
                 fields = document.model_dump(by_alias=True, exclude={"id"})
                 return UpdateOne(wanted, {"$set": encoded(fields, self._named(document.id))}, upsert=True)
             case Delete(id_):
@@ -350,21 +352,25 @@ def _version_of(change: Change[Any]) -> int:
     return 0 if isinstance(change, Delete) else int(change.document.version)
 
 
-def _is_of_id(error: Mapping[str, Any]) -> bool:
-    """Whether there is a document with the same id already."""
-    return error["code"] == DUPLICATE_KEY and [*error.get("keyPattern", ())] == ["_id"]
+def _is_late(change: Change[Any], error: Mapping[str, Any]) -> bool:
+    """Whether a document that was not to be replaced by this one was in the way of inserting it."""
+    is_there = error["code"] == DUPLICATE_KEY and [*error.get("keyPattern", ())] == ["_id"]
+    return is_there and isinstance(change, PutNewer | Restore)
 
 
 def _is_lost(change: Change[Any], error: Mapping[str, Any]) -> bool:
     """Whether somebody else's version is in the way."""
-    if isinstance(change, Replace):
-        return bool(error["code"] == IMMUTABLE_FIELD)
-    return isinstance(change, PutNewer) and _is_of_id(error)
+    return _is_late(change, error) or (isinstance(change, Replace) and error["code"] == IMMUTABLE_FIELD)
 
 
-def _key(raw: bytes, keys: Sequence[tuple[str, int]]) -> list[Any]:
-    document = bson.decode(raw, LENIENT)
-    return [document.get(name) for name, _ in keys]
+def _key(raws: Sequence[bytes], keys: Sequence[tuple[str, int]]) -> list[Any]:
+    """Where a page ends: with the last document that has one place; nothing if none has (see `beyond`)."""
+    for raw in reversed(raws):
+        document = bson.decode(raw, LENIENT)
+        values = [document.get(name) for name, _ in keys]
+        if not any(isinstance(value, list) for value in values):
+            return values
+    return []
 
 
 def query(where: Where) -> dict[str, Any]:

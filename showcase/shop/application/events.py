@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -30,6 +31,7 @@ class OrderData(BaseModel):
     status: Status
     version: int
     total_cents: int
+    placed_at: datetime
     lines: Sequence[LineData]
 
 
@@ -105,6 +107,7 @@ def step_of(order: Order) -> Event:
         "status": order.status,
         "version": order.version,
         "total_cents": order.total_cents,
+        "placed_at": order.placed_at,
         "lines": [
             LineData(product_id=x.product_id, quantity=x.quantity, total_cents=x.total_cents) for x in order.lines
         ],
