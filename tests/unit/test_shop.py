@@ -159,6 +159,7 @@ async def test_an_event_tells_all_of_the_order() -> None:
         "status": "placed",
         "version": 1,
         "total_cents": 398,
+        "placed_at": order.placed_at.isoformat().replace("+00:00", "Z"),
         "lines": [{"product_id": 1, "quantity": 2, "total_cents": 199}] * 2,
     }
     assert placed.data == data
