@@ -9,12 +9,15 @@ from typing import Any
 import httpx
 import pytest
 from pymongo import MongoClient
-from pymongo.database import Database
+from pymongo.database import Database as MongoDatabase
 
 from showcase.kernel.principal import Scope
+from showcase.platform.database import Database
+from showcase.shop.infrastructure import SqlOrders
 from tests.integration.system import System, at_once, basket, problem_of, system_on, wait_for
 from workshop.stack import Stack
 
+pytestmark = pytest.mark.anyio
 STAFF = frozenset({Scope.ORDERS_READ, Scope.ORDERS_FOLLOW})
 LIMIT_CENTS = 5_000
 ORDERS = "SELECT order_id::text, household_id, reference, status, reason, version, total_cents, placed_at FROM orders"
@@ -30,7 +33,7 @@ def system(stack: Stack) -> Iterator[System]:
 
 
 @contextmanager
-def mongo_of(system: System) -> "Iterator[Database[dict[str, Any]]]":
+def mongo_of(system: System) -> "Iterator[MongoDatabase[dict[str, Any]]]":
     """A person with a shell of MongoDB."""
     url = system.environment["SHOWCASE_MONGO_URL"]
     client: MongoClient[dict[str, Any]] = MongoClient(
@@ -104,6 +107,25 @@ def test_every_order_has_a_view_that_is_as_the_order_is(system: System) -> None:
     views = in_mongo(system)
     assert sorted(view[2] for view in views.values()) == ["packed"] * 20 + ["refused"] * 3
     assert {view[3] for view in views.values()} == {"", "payment declined"}
+
+
+def test_the_worker_makes_the_schema(system: System) -> None:
+    with mongo_of(system) as db:
+        assert len(db["order_views"].index_information()) == 3
+        assert "$jsonSchema" in db["order_views"].options()["validator"]
+
+
+async def test_all_orders_come_once_by_their_ids_with_their_lines(system: System) -> None:
+    place(system, 5)
+    database = Database(system.postgres_url)
+    pages = [page async for page in SqlOrders(database).all(2)]
+    await database.close()
+
+    orders = [order for page in pages for order in page]
+    assert {len(page) for page in pages[:-1]} == {2}
+    assert [str(order.id) for order in orders] == [row[0] for row in system.sql(f"{ORDERS} ORDER BY order_id")]
+    lines = [(str(order.id), x.product_id, x.quantity, x.total_cents) for order in orders for x in order.lines]
+    assert lines == system.sql(LINES)
 
 
 def test_a_worker_that_is_killed_in_the_middle_leaves_no_view_behind(system: System) -> None:

@@ -198,6 +198,7 @@ async def test_pages_have_all_orders_once_and_a_cursor_is_good_for_one_question(
         (Which(status=Status.PAID), "paid"),
         (Which(since=NOW - timedelta(minutes=1)), "placed"),
         (Which(until=NOW - timedelta(minutes=1)), "paid"),
+        (Which(until=NOW - timedelta(hours=1)), ""),
         (Which(product_id=5), "paid"),
         (Which(product_id=5, status=Status.PLACED), ""),
     ],
@@ -257,6 +258,16 @@ async def test_views_of_orders_that_there_are_not_go_but_not_those_that_may_be_o
     assert await world.rebuild(known) == Rebuilt(written=1, removed=3)
 
     assert set(await world.all()) == {known.id, recent.id}
+
+
+async def test_rebuilding_again_and_again_removes_nothing_that_there_is() -> None:
+    world = World()
+    orders = [an_order(NOW - timedelta(hours=age)) for age in range(1, 8)]
+
+    for _ in range(2):
+        assert await world.rebuild(*orders) == Rebuilt(written=7)
+
+    assert set(await world.all()) == {order.id for order in orders}
 
 
 async def test_without_any_order_there_are_no_views() -> None:
