@@ -64,6 +64,7 @@ def test_a_lesson_takes_orders_through_all_processes_and_leaves_nothing(stack: S
             "notice": 0,
             "shop": 1,
             "realtime": 1,
+            "views": 0,
             "caching": 0,
             "parking": 0,
         }
