@@ -53,7 +53,7 @@ from showcase.documents.domain.documents import (
 )
 from showcase.documents.domain.filters import Compare, Fields, Filter, Operator, Some, Where
 from showcase.documents.infrastructure.codec import LENIENT, OPTIONS, Codec, encoded
-from showcase.documents.infrastructure.cursors import Cursors
+from showcase.documents.infrastructure.cursors import Cursors, keys_of
 from showcase.documents.infrastructure.repository import query
 from showcase.kernel.errors import Unavailable
 
@@ -177,7 +177,7 @@ class MemoryReader(Generic[M]):
     ) -> Page[M]:
         if not 1 <= limit <= MAX_LIMIT:
             raise BadQuery(f"a page has 1 to {MAX_LIMIT:,} documents, not {limit:,}")
-        keys = self._keys(sort)
+        keys = keys_of(sort, self._fields)
         question = {"of": self._name, "where": query(self._wanted(where)), "sort": keys}
         raws = self._sorted(self._matching(where), keys)
         if after is not None:
@@ -202,7 +202,7 @@ class MemoryReader(Generic[M]):
         batch: int = 1_000,
         misfit: Callable[[Misfit], None] | None = None,
     ) -> AsyncIterator[M]:
-        raws = self._sorted(self._matching(where), self._keys(sort))
+        raws = self._sorted(self._matching(where), keys_of(sort, self._fields))
         for one in self._codec.decode_many([self._sent(raw) for raw in raws]):
             if not isinstance(one, Misfit):
                 yield one
@@ -227,12 +227,10 @@ class MemoryReader(Generic[M]):
         return [raw for raw in there.values() if matches(checked, bson.decode(raw, LENIENT))]
 
     def _sorted(self, raws: Sequence[bytes], keys: Keys) -> list[bytes]:
-        return sorted(raws, key=cmp_to_key(lambda one, other: _compared(keys, _key(one, keys), _key(other, keys))))
+        def compared(one: bytes, other: bytes) -> int:
+            return _compared(keys, _key(one, keys), _key(other, keys))
 
-    def _keys(self, sort: Sequence[str]) -> Keys:
-        keys = [(self._fields.sortable(one.removeprefix("-")), -1 if one.startswith("-") else 1) for one in sort]
-        keys = [("_id" if name == "id" else name, direction) for name, direction in keys]
-        return keys if not keys or keys[-1][0] == "_id" else [*keys, ("_id", keys[-1][1])]
+        return sorted(raws, key=cmp_to_key(compared))
 
     def _sent(self, raw: bytes) -> bytes:
         if self._projection is None:
@@ -288,7 +286,7 @@ class MemoryRepository(MemoryReader[T]):
         return document.model_copy(update={"version": version})
 
     async def put_newer(self, document: T) -> bool:
-        outcome = (await self._outcomes([PutNewer(document)]))[0]
+        outcome = (await self.bulk([PutNewer(document)]))[0]
         if outcome is None or isinstance(outcome, VersionConflict):
             return outcome is None
         raise outcome
@@ -311,6 +309,9 @@ class MemoryRepository(MemoryReader[T]):
     async def bulk(self, changes: Sequence[Change[T]]) -> Sequence[Outcome]:
         if self._store.is_in_transaction:
             raise RuntimeError("a transaction is all or nothing: there is no outcome for each change")
+        for change in changes:
+            if isinstance(change, Delete):
+                self._id(change.id)
         return await self._outcomes(changes)
 
     async def _outcomes(self, changes: Sequence[Change[T]]) -> Sequence[Outcome]:

@@ -1,21 +1,30 @@
 """One contract for every store of the audit and its dead letters: those in memory and those in MongoDB."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError
+from pymongo import MongoClient
+from pymongo.database import Database
 
-from showcase.audit.application import DeadLetters, Letter, Message, Store, Unstorable
+from showcase.audit.application import Added, DeadLetters, Letter, Message, Store
 from showcase.audit.domain import Record
-from showcase.audit.infrastructure import MongoDeadLetters, MongoStore
+from showcase.audit.infrastructure import (
+    LETTERS,
+    MAX_VALUE_BYTES,
+    RECORDS,
+    DocumentDeadLetters,
+    DocumentStore,
+)
+from showcase.documents.wiring import apply, repository
 from showcase.kernel.changes import Operation
-from showcase.platform.resources import Document, Resources
+from showcase.platform.resources import Resources
 from tests.fakes import MemoryAuditStore, MemoryDeadLetters, settings_of
 from workshop.stack import Stack
+from workshop.stack.namespace import Namespace
 
 pytestmark = pytest.mark.anyio
 
@@ -34,15 +43,35 @@ RECORD = Record(
 
 
 @pytest.fixture
-async def mongo() -> AsyncIterator[AsyncDatabase[Document]]:
+def names() -> Iterator[Namespace]:
     with Stack.attach() as stack, stack.namespace() as names:
-        async with Resources(settings_of(names.env)) as resources:
-            yield resources.mongo
+        yield names
+
+
+@pytest.fixture
+async def resources(names: Namespace) -> AsyncIterator[Resources]:
+    async with Resources(settings_of(names.env)) as resources:
+        yield resources
+
+
+@pytest.fixture
+def database(names: Namespace) -> Iterator[Database[dict[str, Any]]]:
+    """A person with mongosh."""
+    with MongoClient[dict[str, Any]](names.mongo_url, tz_aware=True) as client:
+        yield client.get_default_database()
+
+
+@pytest.fixture
+def in_mongo(resources: Resources) -> Store:
+    return DocumentStore(repository(resources, RECORDS))
 
 
 @pytest.fixture(params=["memory", "mongo"])
 def store(request: pytest.FixtureRequest) -> Store:
-    return MemoryAuditStore() if request.param == "memory" else MongoStore(request.getfixturevalue("mongo"))
+    if request.param == "memory":
+        return MemoryAuditStore()
+    in_mongo: Store = request.getfixturevalue("in_mongo")
+    return in_mongo
 
 
 def records(count: int, **changes: object) -> list[Record]:
@@ -57,20 +86,20 @@ async def test_record_comes_back_as_it_was_added(store: Store) -> None:
 
 
 async def test_record_that_is_there_stays_as_it_is_and_does_not_count(store: Store) -> None:
-    assert await store.add(records(3)) == 3
-    assert await store.add(records(5, transaction="another")) == 2
+    assert await store.add(records(3)) == Added(3, {})
+    assert await store.add(records(5, transaction="another")) == Added(2, {})
 
     assert [record.transaction for record in await store.timeline("orders", "a")] == ["77"] * 3 + ["another"] * 2
 
 
 async def test_the_same_record_twice_in_one_call_is_one(store: Store) -> None:
-    assert await store.add([RECORD, RECORD]) == 1
+    assert await store.add([RECORD, RECORD]) == Added(1, {})
 
 
 async def test_two_who_add_the_same_records_at_once_add_them_once(store: Store) -> None:
-    new = await asyncio.gather(*(store.add(records(200)) for _ in range(4)))
+    added = await asyncio.gather(*(store.add(records(200)) for _ in range(4)))
 
-    assert sum(new) == 200
+    assert sum(one.new for one in added) == 200
     assert len(await store.timeline("orders", "a", limit=500)) == 200
 
 
@@ -99,37 +128,70 @@ async def test_pages_begin_after_a_place_and_have_all_records_once(store: Store)
 
 
 @pytest.mark.parametrize(
-    "row", [{"n": 2**63}, {"a\x00b": 1}, {"text": "\ud800"}], ids=["too large", "NUL in a name", "surrogate"]
+    "row",
+    [{"n": 2**63}, {"a\x00b": 1}, {"text": "\ud800"}, {"\ud800": 1}, {"text": "x" * 2**24}],
+    ids=["too large a number", "NUL in a name", "surrogate", "surrogate in a name", "16 MB"],
 )
-async def test_mongo_keeps_none_of_a_batch_with_a_record_that_it_can_never_take(
-    mongo: AsyncDatabase[Document], row: dict[str, object]
+async def test_mongo_keeps_all_of_a_batch_but_the_record_that_it_can_never_take_and_names_that_one(
+    in_mongo: Store, row: dict[str, object]
 ) -> None:
-    store = MongoStore(mongo)
+    first, last = records(2)
 
-    with pytest.raises(Unstorable):
-        await store.add([*records(2), replace(RECORD, after=row)])
+    added = await in_mongo.add([first, replace(RECORD, after=row), last])
 
-    assert await store.timeline("orders", "a") == []
-
-
-async def test_refusal_of_mongo_that_is_no_duplicate_is_an_error(mongo: AsyncDatabase[Document]) -> None:
-    await mongo.create_collection("audit_records", validator={"lsn": {"$gt": 0}})
-
-    with pytest.raises(BulkWriteError):
-        await MongoStore(mongo).add(records(2))
+    assert (added.new, list(added.refused)) == (2, [1])
+    assert RECORD.id in added.refused[1]
+    assert len(added.refused[1]) < 1_000
+    assert list(await in_mongo.timeline("orders", "a")) == [first, last]
 
 
-async def test_index_can_be_made_again_and_timelines_are_read_by_it(mongo: AsyncDatabase[Document]) -> None:
-    store = MongoStore(mongo)
-    for _ in range(2):
-        await store.prepare()
-    await store.add(records(10))
+async def test_record_that_a_validator_refuses_is_named_and_the_others_are_kept(
+    in_mongo: Store, database: Database[dict[str, Any]]
+) -> None:
+    database.create_collection("audit_records", validator={"lsn": {"$gt": 0}})
+
+    added = await in_mongo.add(records(3))
+
+    assert (added.new, list(added.refused)) == (2, [0])
+    assert "validator" in added.refused[0]
+
+
+async def test_refusal_of_mongo_that_nobody_understands_is_an_error(
+    in_mongo: Store, database: Database[dict[str, Any]]
+) -> None:
+    database["audit_records"].create_index(["before.tags", "after.tags"])  # MongoDB takes no two lists in one index
+
+    with pytest.raises(RuntimeError, match="171"):
+        await in_mongo.add([RECORD])
+
+
+async def test_index_can_be_made_again_and_timelines_are_read_by_it(
+    in_mongo: Store, resources: Resources, database: Database[dict[str, Any]]
+) -> None:
+    applied = [await apply(resources, RECORDS, LETTERS) for _ in range(2)]
+    await in_mongo.add(records(10))
 
     wanted = {"entity_type": "orders", "entity_id": "a"}
-    plan = await mongo["audit_records"].find(wanted, sort=["lsn", "step", "_id"]).explain()
+    plan = str(database["audit_records"].find(wanted, sort=["lsn", "step", "_id"]).explain()["queryPlanner"])
 
-    assert "'timeline'" in str(plan["queryPlanner"]["winningPlan"])
-    assert "SORT" not in str(plan["queryPlanner"]["winningPlan"])
+    (index,) = RECORDS.indexes
+    assert applied[0].created == ("audit_records", f"audit_records.{index.name}", "audit_dead_letters")
+    assert (applied[1].created, applied[1].changed) == ((), ())
+    assert f"'{index.name}'" in plan
+    assert "'SORT'" not in plan
+
+
+async def test_a_page_of_a_timeline_is_read_by_the_index_from_where_it_begins(
+    resources: Resources, in_mongo: Store, database: Database[dict[str, Any]]
+) -> None:
+    await apply(resources, RECORDS)
+    await in_mongo.add(records(500))
+    database.command("profile", 2)
+
+    assert len(await in_mongo.timeline("orders", "a", records(400)[-1].place, 10)) == 10
+
+    (profiled,) = database["system.profile"].find({"op": "query", "command.find": "audit_records"})
+    assert profiled["docsExamined"] <= 20
 
 
 Kept = Callable[[], Awaitable[list[tuple[object, ...]]]]
@@ -145,13 +207,17 @@ def dead_letters(request: pytest.FixtureRequest) -> tuple[DeadLetters, Kept]:
             return [(one.message.offset, one.message.value, one.reason) for one in memory.letters.values()]
 
         return memory, in_memory
-    mongo: AsyncDatabase[Document] = request.getfixturevalue("mongo")
+    database: Database[dict[str, Any]] = request.getfixturevalue("database")
 
     async def in_mongo() -> list[tuple[object, ...]]:
-        found = mongo["audit_dead_letters"].find(sort=["_id"])
-        return [(document["offset"], document["value"], document["reason"]) async for document in found]
+        return [(one["offset"], one["value"], one["reason"]) for one in kept(database)]
 
-    return MongoDeadLetters(mongo), in_mongo
+    return DocumentDeadLetters(repository(request.getfixturevalue("resources"), LETTERS)), in_mongo
+
+
+def kept(database: Database[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The dead letters that are in MongoDB."""
+    return list(database["audit_dead_letters"].find(sort=["_id"]))
 
 
 async def test_dead_letter_of_one_place_is_kept_once_with_bytes_and_reason(
@@ -165,3 +231,36 @@ async def test_dead_letter_of_one_place_is_kept_once_with_bytes_and_reason(
         await adapter.add(some)
 
     assert await kept() == [(7, b"\xff\x00{", "no JSON"), (8, b"\xff\x00{", "no JSON")]
+
+
+MESSAGE = Message(topic="t", partition=0, offset=7, key=b"k", value=b"v")
+
+
+@pytest.fixture
+def letters_in_mongo(resources: Resources) -> DeadLetters:
+    return DocumentDeadLetters(repository(resources, LETTERS))
+
+
+@pytest.mark.parametrize("size", [MAX_VALUE_BYTES, MAX_VALUE_BYTES + 1, 2**24, 2**24 + 1])
+async def test_dead_letter_that_mongo_cannot_take_keeps_its_reason_without_the_value(
+    letters_in_mongo: DeadLetters, database: Database[dict[str, Any]], size: int
+) -> None:
+    small = replace(MESSAGE, offset=8)
+
+    await letters_in_mongo.add([Letter(replace(MESSAGE, value=bytes(size)), "no JSON"), Letter(small, "no JSON")])
+
+    large, other = kept(database)
+    assert (other["offset"], other["value"]) == (8, b"v")
+    assert (large["offset"], large["key"]) == (7, b"k")
+    if size <= MAX_VALUE_BYTES:
+        assert (len(large["value"]), large["reason"]) == (size, "no JSON")
+    else:
+        assert (large["value"], large["reason"]) == (None, f"no JSON; its {size:,} bytes are in the topic only")
+
+
+async def test_reason_with_lone_surrogates_is_kept(
+    letters_in_mongo: DeadLetters, database: Database[dict[str, Any]]
+) -> None:
+    await letters_in_mongo.add([Letter(MESSAGE, "what \ud800 is this ✓")])
+
+    assert [one["reason"] for one in kept(database)] == ["what \\ud800 is this ✓"]
