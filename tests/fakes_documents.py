@@ -212,7 +212,7 @@ class MemoryReader(Generic[M]):
                 misfit(one)
 
     def into(self, model: type[N]) -> "MemoryReader[N]":
-        names = ["_id" if name == "id" else self._fields.name(name) for name in model.model_fields]
+        names = self._fields.read_by(model)
         return MemoryReader(self._store, self._name, self._fields, model, names)
 
     def _wanted(self, where: Filter | None) -> Where:

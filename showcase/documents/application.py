@@ -59,7 +59,10 @@ class Repository(Reader[T], Protocol[T]):
     """Reads and writes the documents of one collection."""
 
     def into(self, model: type[M]) -> Reader[M]:
-        """The same documents as another model: only its fields are read. Raises BadQuery for one that there is not."""
+        """The same documents as another model: only its fields are read.
+
+        Raises BadQuery for a field that there is not, and for an `id` that is not read from `_id`.
+        """
 
     async def count(self, where: Filter | None = None) -> int:
         """How many there are."""
@@ -86,8 +89,8 @@ class Repository(Reader[T], Protocol[T]):
     async def put_newer(self, document: T) -> bool:
         """Store a document under its own version, unless what is there is as new; whether it was stored.
 
-        For what others count: whatever comes twice, or late, changes nothing. Raises AlreadyThere, Unstorable,
-        DocumentTooLarge.
+        For what others count: whatever comes twice, or late, changes nothing. Not within a transaction. Raises
+        AlreadyThere, Unstorable, DocumentTooLarge.
         """
 
     async def patch(self, id_: object, changes: Mapping[str, object], *, version: int | None = None) -> T:
@@ -103,7 +106,11 @@ class Repository(Reader[T], Protocol[T]):
         """Remove a document, if it is of this version. Raises NoSuchDocument, VersionConflict."""
 
     async def bulk(self, changes: Sequence[Change[T]]) -> Sequence[Outcome]:
-        """Make many changes in one call, each on its own and in any order; what came of each."""
+        """Make many changes in one call, each on its own and in any order; what came of each.
+
+        Not within a transaction, which is all or nothing. Raises BadQuery for a `Delete` of what is no id; then none of
+        them was made.
+        """
 
 
 class Transactions(Protocol):

@@ -527,8 +527,13 @@ async def test_a_model_with_a_field_that_there_is_not_reads_nothing(repository: 
     class Strange(BaseModel):
         colour: str
 
+    class Nameless(BaseModel):
+        id: str
+
     with pytest.raises(BadQuery, match="colour"):
         repository.into(Strange)
+    with pytest.raises(BadQuery, match="_id"):
+        repository.into(Nameless)
 
 
 # -- pages

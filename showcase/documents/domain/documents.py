@@ -14,6 +14,8 @@ MAX_BYTES = 16 * 1024 * 1024
 
 
 def _to_the_millisecond(at: datetime) -> datetime:
+    if at.tzinfo is UTC and at.microsecond % 1_000 == 0:
+        return at  # as it comes from MongoDB
     try:
         return at.astimezone(UTC).replace(microsecond=at.microsecond // 1_000 * 1_000)
     except OverflowError as error:
@@ -226,7 +228,7 @@ class Collection(Generic[T]):
     Attributes:
         schema: `$jsonSchema`, by which MongoDB refuses what others than us write.
 
-    Raises TypeError for a model with times that MongoDB does not keep as they are.
+    Raises TypeError for a model with times that MongoDB does not keep as they are, or with other names in MongoDB.
     """
 
     name: str
@@ -235,6 +237,9 @@ class Collection(Generic[T]):
     schema: Mapping[str, object] | None = None
 
     def __post_init__(self) -> None:
+        for name, field in self.model.model_fields.items():
+            if field.serialization_alias not in (None, "_id" if name == "id" else name):
+                raise TypeError(f"{self.model.__name__}.{name} has an alias: fields are asked for as they are stored")
         if _has_other_times(self.model.__pydantic_core_schema__):
             raise TypeError(f"{self.model.__name__} has a datetime: declare it as Moment, which MongoDB can keep")
 

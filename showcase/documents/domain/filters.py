@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -128,6 +129,9 @@ class Fields:
     def __init__(self, model: type[BaseModel]) -> None:
         self._model = model
         self._adapter = lru_cache(256)(self._made)
+        self._uuids = {
+            name for name, field in model.model_fields.items() if field.annotation is UUID and not field.metadata
+        }
 
     def check(self, where: Filter | None) -> Where:
         """The same, with each value as it is stored. Raises BadQuery."""
@@ -154,8 +158,16 @@ class Fields:
             raise BadQuery(f"{known} is a list, and has no one place in an order")
         return known
 
+    def read_by(self, model: type[BaseModel]) -> list[str]:
+        """What another model reads of the same documents, by MongoDB's names. Raises BadQuery."""
+        if "id" in model.model_fields and model.model_fields["id"].validation_alias != "_id":
+            raise BadQuery(f"{model.__name__} does not read its id from `_id`: give it that for its alias")
+        return ["_id" if name == "id" else self.name(name) for name in model.model_fields]
+
     def value(self, path: str, given: object) -> Any:
         """A value as a field would have it, ready to be stored. Raises BadQuery."""
+        if type(given) is UUID and path in self._uuids:
+            return given  # most ids: there is nothing to check
         return self._valid(path, given, in_list=False)
 
     def _one(self, where: Compare) -> object:
@@ -171,7 +183,7 @@ class Fields:
     def _valid(self, path: str, given: object, *, in_list: bool) -> Any:
         adapter = self._adapter(path, in_list)
         try:
-            return adapter.dump_python(adapter.validate_python(given), by_alias=True)
+            return adapter.serializer.to_python(adapter.validator.validate_python(given), by_alias=True)
         except ValidationError as error:
             raise BadQuery(f"{path}: {error.errors(include_url=False, include_input=False)[0]['msg']}") from error
 

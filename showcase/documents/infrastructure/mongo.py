@@ -1,8 +1,10 @@
 """One client a process: its settings, its deadlines, and the transaction that a task has open."""
 
 import asyncio
+import itertools
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,7 +18,7 @@ from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from showcase.documents.application import NestedTransaction
-from showcase.documents.infrastructure.codec import RAW
+from showcase.documents.infrastructure.codec import RAW, named
 from showcase.documents.infrastructure.errors import translated
 from showcase.documents.infrastructure.watch import Watch
 from showcase.kernel import trace
@@ -24,6 +26,10 @@ from showcase.kernel.errors import Unavailable
 
 R = TypeVar("R")
 MAX_TIME_EXPIRED = 50
+FIRST_PAUSE_S = 0.005
+LONGEST_PAUSE_S = 0.5
+ABORT_S = 0.5
+"""So much later than its deadline a transaction ends at the most, if it is to be undone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +40,7 @@ class Options:
         timeout_s: the longest that one call may take, its retries and the wait for a connection included; a
             transaction as well. A paused server keeps no timeout of its own.
         select_s: how long a server is looked for.
-        queue_s: how long a free connection is waited for.
+        queue_s: the longest that a call may take which finds every connection in use, the wait for one included.
         connections: how many there may be at once.
         kept_connections: how many are opened beforehand.
         idle_s: a connection that nobody has used for so long is closed.
@@ -112,8 +118,11 @@ class Mongo:
         return self._open.get() is not None
 
     @contextmanager
-    def calling(self, what: str) -> Iterator[Mapping[str, Any]]:
+    def calling(self, *what: object) -> Iterator[Mapping[str, Any]]:
         """Around each call, whose errors become those of the domain.
+
+        Args:
+            what: is done with what, in words, for messages.
 
         Yields what every call is told: the session of the transaction that this task has open, and the trace.
 
@@ -122,49 +131,59 @@ class Mongo:
         """
         open_ = self._open.get()
         if open_ is not None and open_.task is not asyncio.current_task():
-            raise RuntimeError(f"{what}: the transaction that is open belongs to another task")
-        with translated(what):
-            yield {"session": open_ and open_.session, "comment": trace.current()}
+            raise RuntimeError(f"{named(what)}: the transaction that is open belongs to another task")
+        try:
+            with self._patience():
+                yield {"session": open_ and open_.session, "comment": trace.current()}
+        except Exception:
+            with translated(named(what)):  # not around all of it: that costs every call what only one that fails needs
+                raise
+
+    def _patience(self) -> AbstractContextManager[object]:
+        """A shorter deadline where calls pile up. The driver has none for its queue, once a call has one for itself."""
+        options = self.options
+        is_full = self.watch.connections_in_use >= options.connections
+        return pymongo.timeout(min(options.queue_s, options.timeout_s)) if is_full else nullcontext()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """See `application.Transactions`. Raises Unavailable, NestedTransaction."""
-        async with self._unit() as session:
-            await session.start_transaction()
+        async with self._transaction(self.options.timeout_s):
             yield
-            while True:
-                try:
-                    await session.commit_transaction()
-                    return
-                except PyMongoError as error:  # committed or not: to ask again is safe, and tells
-                    expired = isinstance(error, OperationFailure) and error.code == MAX_TIME_EXPIRED
-                    if expired or error.timeout or not error.has_error_label("UnknownTransactionCommitResult"):
-                        raise
 
     async def in_transaction(self, work: Callable[[], Awaitable[R]]) -> R:
         """See `application.Transactions`. Raises Unavailable, NestedTransaction, and what `work` raises."""
-
-        async def driven(session: AsyncClientSession) -> R:
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + self.options.timeout_s
+        for tries in itertools.count():
             try:
-                return await work()
+                async with self._transaction(max(ends_at - clock(), 0.001)):
+                    return await work()
             except Unavailable as error:
-                raise error.__cause__ or error from None  # the driver knows by its own errors what to run again
-
-        async with self._unit() as session:
-            return await session.with_transaction(driven)
+                pause_s = random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 1.5 ** min(tries, 20)))  # noqa: S311 - jitter, no secret
+                if not _was_in_the_way(error) or clock() + pause_s >= ends_at:
+                    raise
+            await asyncio.sleep(pause_s)
+        raise AssertionError("it counts without end")
 
     @asynccontextmanager
-    async def _unit(self) -> AsyncIterator[AsyncClientSession]:
-        """A session that every call of this task takes, and one deadline for all of them."""
+    async def _transaction(self, within_s: float) -> AsyncIterator[None]:
+        """A transaction that every call of this task is part of, and one deadline for all of them."""
         if self._open.get() is not None:
             raise NestedTransaction("there is a transaction already: call what both need, not one in the other")
-        with translated("a transaction"), pymongo.timeout(self.options.timeout_s):
+        with translated("a transaction"):
             async with self.client.start_session() as session:
                 token = self._open.set(_Open(session, asyncio.current_task()))
                 try:
-                    yield session
+                    with pymongo.timeout(within_s):
+                        await session.start_transaction()
+                        yield
+                        await _commit(session)
                 finally:
                     self._open.reset(token)
+                    if session.in_transaction:  # also when time is up: until it is undone it locks what it has changed
+                        with pymongo.timeout(ABORT_S):
+                            await session.abort_transaction()
 
     async def ping(self) -> None:
         """Raises Unavailable when the server does not answer."""
@@ -174,6 +193,24 @@ class Mongo:
     async def close(self) -> None:
         """End all connections."""
         await self.client.close()
+
+
+async def _commit(session: AsyncClientSession) -> None:
+    """Ask for it until the answer is known, or time is up."""
+    while True:
+        try:
+            await session.commit_transaction()
+            return
+        except PyMongoError as error:  # committed or not: to ask again is safe, and tells
+            expired = isinstance(error, OperationFailure) and error.code == MAX_TIME_EXPIRED
+            if expired or error.timeout or not error.has_error_label("UnknownTransactionCommitResult"):
+                raise
+
+
+def _was_in_the_way(error: Unavailable) -> bool:
+    """Whether nothing is done because of another transaction, or of a server that changed: so it can be done again."""
+    cause = error.__cause__
+    return isinstance(cause, PyMongoError) and cause.has_error_label("TransientTransactionError")
 
 
 def _ms(seconds: float) -> int:

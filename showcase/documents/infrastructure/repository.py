@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 import bson
+from bson.objectid import ObjectId
 from pydantic import BaseModel
 from pymongo import DeleteOne, InsertOne, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError
@@ -29,16 +31,18 @@ from showcase.documents.domain.documents import (
     Upsert,
     VersionConflict,
 )
-from showcase.documents.domain.filters import Compare, Fields, Filter, Some, Where
+from showcase.documents.domain.filters import Compare, Fields, Filter, Operator, Some, Where
 from showcase.documents.infrastructure.codec import LENIENT, OPTIONS, Codec, encoded, split
-from showcase.documents.infrastructure.cursors import NOTHING, Cursors, beyond
+from showcase.documents.infrastructure.cursors import NOTHING, Cursors, beyond, entered, keys_of
 from showcase.documents.infrastructure.errors import DUPLICATE_KEY, IMMUTABLE_FIELD, already_there, refused
-from showcase.documents.infrastructure.mongo import Mongo, path_of
+from showcase.documents.infrastructure.mongo import Mongo
 from showcase.kernel.errors import Unavailable
 
 M = TypeVar("M", bound=BaseModel)
 N = TypeVar("N", bound=BaseModel)
 Operation = InsertOne[Any] | UpdateOne | DeleteOne
+BY_THEMSELVES = UUID | ObjectId
+"""Ids whose every value BSON has."""
 
 
 class MongoReader(Generic[M]):
@@ -67,7 +71,7 @@ class MongoReader(Generic[M]):
         self._projection = projection
 
     async def get(self, id_: object) -> M:
-        wanted = {"_id": {"$eq": self._fields.value("id", id_)}}
+        wanted = self._of(id_)
         with self._mongo.calling(f"get of {self._name}") as told:
             found = await self._collection.find_one(wanted, self._sent(), **told)
         if found is None:
@@ -79,10 +83,11 @@ class MongoReader(Generic[M]):
     ) -> Page[M]:
         if not 1 <= limit <= MAX_LIMIT:
             raise BadQuery(f"a page has 1 to {MAX_LIMIT:,} documents, not {limit:,}")
-        wanted, keys = query(self._fields.check(where)), self._keys(sort)
+        wanted, keys = self._wanted(where), keys_of(sort, self._fields)
         question = {"of": self._name, "where": wanted, "sort": keys}
         if after is not None:
-            wanted = {"$and": [wanted, beyond(keys, self._cursors.opened(after, question))]}
+            key = self._cursors.opened(after, question)
+            wanted = {"$and": [wanted, entered(keys, key), beyond(keys, key)]}
         raws: list[bytes] = []
         with self._mongo.calling(f"find in {self._name}") as told:
             asked: AsyncIterator[Any] = self._collection.find_raw_batches(
@@ -110,7 +115,7 @@ class MongoReader(Generic[M]):
         batch: int = 1_000,
         misfit: Callable[[Misfit], None] | None = None,
     ) -> AsyncIterator[M]:
-        wanted, keys = query(self._fields.check(where)), self._keys(sort)
+        wanted, keys = self._wanted(where), keys_of(sort, self._fields)
         what = f"stream of {self._name}"
         with self._mongo.calling(what) as told:
             batches = self._collection.find_raw_batches(
@@ -134,14 +139,25 @@ class MongoReader(Generic[M]):
 
     def into(self, model: type[N]) -> "MongoReader[N]":
         """See `application.Repository.into`."""
-        names = ["_id" if name == "id" else self._fields.name(name) for name in model.model_fields]
+        names = self._fields.read_by(model)
         return MongoReader(self._mongo, self._name, self._fields, model, self._collection.database.name, names)
 
-    def _keys(self, sort: Sequence[str]) -> list[tuple[str, int]]:
-        """Names and directions; the id comes last, in the direction of what is before it."""
-        keys = path_of([f"{'-' * one.startswith('-')}{self._fields.sortable(one.removeprefix('-'))}" for one in sort])
-        keys = [("_id" if name == "id" else name, direction) for name, direction in keys]
-        return keys if not keys or keys[-1][0] == "_id" else [*keys, ("_id", keys[-1][1])]
+    def _wanted(self, where: Filter | None) -> dict[str, Any]:
+        return self._asked(query(self._fields.check(where)))
+
+    def _asked(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """A filter as it is. Raises BadQuery for values that BSON does not have."""
+        try:
+            encoded(wanted, f"what is asked of {self._name}")
+        except (Unstorable, DocumentTooLarge) as error:
+            raise BadQuery(error.detail) from error
+        return wanted  # in Python: the driver reads it, and would take BSON apart again
+
+    def _of(self, id_: object, version: int | None = None) -> dict[str, Any]:
+        """The filter for an id. Raises BadQuery."""
+        value = self._fields.value("id", id_)
+        wanted = {"_id": exactly(value)} | ({} if version is None else {"version": _seen(version)})
+        return wanted if isinstance(value, BY_THEMSELVES) else self._asked(wanted)
 
     def _sent(self, keys: Sequence[tuple[str, int]] = ()) -> list[str] | None:
         """What MongoDB is to send: all that the model has, and what the next page begins after."""
@@ -163,34 +179,34 @@ class MongoRepository(MongoReader[T]):
         super().__init__(mongo, collection.name, Fields(collection.model), collection.model, database)
 
     async def count(self, where: Filter | None = None) -> int:
-        wanted = query(self._fields.check(where))
+        wanted = self._wanted(where)
         with self._mongo.calling(f"count of {self._name}") as told:
             return await self._collection.count_documents(wanted, **told)
 
     async def exists(self, where: Filter | None = None) -> bool:
-        wanted = query(self._fields.check(where))
+        wanted = self._wanted(where)
         with self._mongo.calling(f"look into {self._name}") as told:
             return await self._collection.find_one(wanted, ["_id"], **told) is not None
 
     async def insert(self, document: T) -> T:
         stored = document.model_copy(update={"version": 1})
-        raw = encoded(stored.model_dump(by_alias=True), self._named(document.id))
-        with self._mongo.calling(self._named(document.id)) as told:
+        raw = encoded(stored.model_dump(by_alias=True), self._name, document.id)
+        with self._mongo.calling(self._name, document.id) as told:
             await self._collection.insert_one(raw, **told)
         return stored
 
     async def replace(self, document: T) -> T:
-        wanted = {"_id": {"$eq": self._id(document)}, "version": document.version}
-        with self._mongo.calling(self._named(document.id)) as told:
+        wanted = self._at(document, _seen(document.version))
+        with self._mongo.calling(self._name, document.id) as told:
             done = await self._collection.update_one(wanted, self._next(document), **told)
         if not done.matched_count:
             raise await self._why_not(document.id, document.version)
         return document.model_copy(update={"version": document.version + 1})
 
     async def upsert(self, document: T) -> T:
-        with self._mongo.calling(self._named(document.id)) as told:
+        with self._mongo.calling(self._name, document.id) as told:
             found = await self._collection.find_one_and_update(
-                {"_id": {"$eq": self._id(document)}},
+                self._at(document),
                 self._next(document),
                 ["version"],
                 upsert=True,
@@ -210,8 +226,8 @@ class MongoRepository(MongoReader[T]):
         if refused_names := {"id", "version"} & changes.keys():
             raise BadQuery(f"{refused_names.pop()} is not changed by a patch")
         fields = {self._fields.name(name): self._fields.value(name, value) for name, value in changes.items()}
-        change = {"$inc": {"version": 1}, **({"$set": encoded(fields, self._named(id_))} if fields else {})}
-        with self._mongo.calling(self._named(id_)) as told:
+        change = {"$inc": {"version": 1}, **({"$set": encoded(fields, self._name, id_)} if fields else {})}
+        with self._mongo.calling(self._name, id_) as told:
             found = await self._collection.find_one_and_update(
                 self._of(id_, version), change, return_document=ReturnDocument.AFTER, **told
             )
@@ -220,7 +236,7 @@ class MongoRepository(MongoReader[T]):
         return self._codec.decode(found.raw)
 
     async def delete(self, id_: object, *, version: int | None = None) -> None:
-        with self._mongo.calling(self._named(id_)) as told:
+        with self._mongo.calling(self._name, id_) as told:
             done = await self._collection.delete_one(self._of(id_, version), **told)
         if not done.deleted_count:
             raise await self._why_not(id_, version)
@@ -268,20 +284,20 @@ class MongoRepository(MongoReader[T]):
         """What the driver is to do. Raises Unstorable, DocumentTooLarge."""
         match change:
             case Insert(document):
-                stored = document.model_copy(update={"version": 1})
-                return InsertOne(encoded(stored.model_dump(by_alias=True), self._named(document.id)))
+                fields = document.model_dump(by_alias=True) | {"version": 1}
+                return InsertOne(encoded(fields, self._name, document.id))
             case Replace(document):
-                wanted = {"_id": self._id(document), "version": document.version}
+                wanted = self._at(document, _seen(document.version))
                 # An update that matches nothing would only be counted. As an upsert it fails by name: nobody may set
                 # an `_id` to something else than was asked for.
                 return UpdateOne(wanted, {**self._next(document), "$setOnInsert": {"_id": None}}, upsert=True)
             case Upsert(document):
-                return UpdateOne({"_id": self._id(document)}, self._next(document), upsert=True)
+                return UpdateOne(self._at(document), self._next(document), upsert=True)
             case PutNewer(document) | Restore(document):
-                older = "$lt" if isinstance(change, PutNewer) else "$lte"
-                wanted = {"_id": self._id(document), "version": {older: document.version}}
+                newer = "$gte" if isinstance(change, PutNewer) else "$gt"
+                wanted = self._at(document, {"$not": {newer: document.version}})
                 fields = document.model_dump(by_alias=True, exclude={"id"})
-                return UpdateOne(wanted, {"$set": encoded(fields, self._named(document.id))}, upsert=True)
+                return UpdateOne(wanted, {"$set": encoded(fields, self._name, document.id)}, upsert=True)
             case Delete(id_):
                 return DeleteOne(self._of(id_, None))
 
@@ -310,35 +326,33 @@ class MongoRepository(MongoReader[T]):
     async def _why_not(self, id_: object, expected: int | None) -> NoSuchDocument | VersionConflict:
         return self._overtaken(id_, expected or 0, await self._versions([id_]))
 
-    async def _versions(self, ids: Sequence[object]) -> Mapping[object, int]:
-        """Which versions are stored; those that are not there are left out."""
+    async def _versions(self, ids: Sequence[object]) -> Mapping[str, int]:
+        """Which versions are stored, by how an id looks in BSON; those that are not there are left out."""
         if not ids:
             return {}
         found: list[Any] = []
         with self._mongo.calling(f"versions in {self._name}") as told:
-            wanted = {"_id": {"$in": [self._fields.value("id", id_) for id_ in ids]}}
+            wanted = query(Compare("id", Operator.IN, [self._fields.value("id", id_) for id_ in ids]))
             asked = self._collection.find_raw_batches(wanted, ["version"], **told)
             async for batch in asked:
                 found += [bson.decode(raw, OPTIONS) for raw in split(batch)]
-        return {one["_id"]: int(one.get("version", 0)) for one in found}
+        return {repr(one["_id"]): int(one.get("version", 0)) for one in found}
 
-    def _overtaken(
-        self, id_: object, expected: int, versions: Mapping[object, int]
-    ) -> NoSuchDocument | VersionConflict:
-        stored = versions.get(self._fields.value("id", id_))
+    def _overtaken(self, id_: object, expected: int, versions: Mapping[str, int]) -> NoSuchDocument | VersionConflict:
+        raw = bson.encode({"_id": self._fields.value("id", id_)}, codec_options=OPTIONS)
+        stored = versions.get(repr(bson.decode(raw, OPTIONS)["_id"]))
         return self._missing(id_) if stored is None else VersionConflict(self._named(id_), expected, stored)
 
     def _next(self, document: T) -> dict[str, Any]:
         """All fields that the model knows; what it does not know stays."""
         fields = document.model_dump(by_alias=True, exclude={"id", "version"})
-        return {"$set": encoded(fields, self._named(document.id)), "$inc": {"version": 1}}
+        return {"$set": encoded(fields, self._name, document.id), "$inc": {"version": 1}}
 
-    def _of(self, id_: object, version: int | None) -> dict[str, Any]:
-        wanted: dict[str, Any] = {"_id": {"$eq": self._fields.value("id", id_)}}
-        return wanted if version is None else {**wanted, "version": version}
-
-    def _id(self, document: Document) -> object:
-        return document.model_dump(include={"id"})["id"]
+    def _at(self, document: Document, version: object = None) -> Mapping[str, Any]:
+        """The filter for a document's place. Raises Unstorable."""
+        id_ = document.model_dump(include={"id"})["id"]
+        wanted = {"_id": exactly(id_)} | ({} if version is None else {"version": version})
+        return wanted if isinstance(id_, BY_THEMSELVES) else encoded(wanted, self._name, document.id)
 
     def _named(self, id_: object) -> str:
         return f"{self._name} {id_}"
@@ -373,12 +387,26 @@ def _key(raws: Sequence[bytes], keys: Sequence[tuple[str, int]]) -> list[Any]:
     return []
 
 
+def exactly(id_: object) -> object:
+    """How an id is asked for. What cannot be read as an operator needs none, and is found the shortest way (IDHACK)."""
+    return id_ if isinstance(id_, str | int | UUID | ObjectId) else {"$eq": id_}
+
+
+def _seen(version: int) -> object:
+    """The filter for a version. What others have written may have none, and is read as of version 0."""
+    return version or {"$in": [0, None]}
+
+
 def query(where: Where) -> dict[str, Any]:
     """A checked filter as MongoDB has it: every value below an operator of ours, so that none is read as one."""
     if isinstance(where, Compare):
         path = ".".join(
             "_id" if name == "id" and place == 0 else name for place, name in enumerate(where.path.split("."))
         )
+        if isinstance(where.value, list) and any(isinstance(value, Mapping) for value in where.value):
+            several = {Operator.IN: "$or", Operator.NIN: "$nor"}.get(where.operator)
+            if several is not None:  # `$in` takes no mapping whose names look like operators; `$eq` takes any
+                return {several: [{path: {"$eq": value}} for value in where.value]}
         return {path: {str(where.operator): where.value}}
     parts = [query(part) for part in where.parts]
     if not parts:

@@ -80,25 +80,32 @@ class _One:
         elif there[0].get("options", {}).get("validator", {}) != _stored(validator):
             await self._database.command("collMod", name, validator=validator)
             changed[name] = None
-        found = {one["name"]: one async for one in await self._collection.list_indexes()}
+        found: dict[str, Mapping[str, Any]] = {one["name"]: one async for one in await self._collection.list_indexes()}
         for index in self._declared.indexes:
-            if index.name not in found:
+            is_there = found.pop(index.name, None) or _popped(found, index)
+            if is_there is None:
                 await self._collection.create_indexes([_model(index)])
                 created[f"{name}.{index.name}"] = None
-            elif _options(found[index.name]) != _options(_model(index).document):
-                await self._change(index, found[index.name])
+            elif _options(is_there) != _options(_model(index).document):
+                await self._change(index, is_there)
                 changed[f"{name}.{index.name}"] = None
-        declared = {index.name for index in self._declared.indexes}
-        left_over.update(dict.fromkeys(f"{name}.{one}" for one in found if one not in declared and one != _ID))
+        left_over.update(dict.fromkeys(f"{name}.{one}" for one in found if one != _ID))
 
     async def _change(self, index: Index, found: Mapping[str, Any]) -> None:
         wanted = _model(index).document
         if EXPIRY in found and EXPIRY in wanted and _options(found, EXPIRY) == _options(wanted, EXPIRY):
-            change = {"name": index.name, EXPIRY: wanted[EXPIRY]}
+            change = {"name": found["name"], EXPIRY: wanted[EXPIRY]}
             await self._database.command("collMod", self._declared.name, index=change)
             return
-        await self._collection.drop_index(index.name)
+        await self._collection.drop_index(found["name"])
         await self._collection.create_indexes([_model(index)])
+
+
+def _popped(found: dict[str, Mapping[str, Any]], index: Index) -> Mapping[str, Any] | None:
+    """The same index under another name, taken out of what was found: MongoDB has no second one beside it."""
+    wanted = _options(_model(index).document, EXPIRY)
+    same = next((name for name, one in found.items() if _options(one, EXPIRY) == wanted), None)
+    return None if same is None else found.pop(same)
 
 
 def _model(index: Index) -> IndexModel:

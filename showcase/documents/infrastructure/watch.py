@@ -24,6 +24,11 @@ class Watch:
         self._servers = _Servers()
         self.listeners = [self._commands, self._pool, self._servers]
 
+    @property
+    def connections_in_use(self) -> int:
+        """How many connections calls have now."""
+        return self._pool.connections["in_use"]
+
     def gauges(self) -> Sequence[Gauge]:
         """All counts, and who is up."""
 
@@ -62,9 +67,10 @@ class _Commands(monitoring.CommandListener):
         log.info("mongo command failed", command=event.command_name, code=event.failure.get("code"))
 
     def _took(self, event: monitoring.CommandSucceededEvent | monitoring.CommandFailedEvent) -> None:
-        self.seconds[event.command_name] += event.duration_micros / 1e6  # type: ignore[assignment]  # it counts in parts
-        if event.duration_micros > self._slow_us:
-            log.warning("mongo command is slow", command=event.command_name, took_ms=event.duration_micros / 1e3)
+        took_us = event.duration_micros
+        self.seconds[event.command_name] += took_us / 1e6  # type: ignore[assignment]  # it counts in parts
+        if took_us > self._slow_us:
+            log.warning("mongo command is slow", command=event.command_name, took_ms=took_us / 1e3)
 
 
 class _Pool(monitoring.ConnectionPoolListener):
