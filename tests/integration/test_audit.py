@@ -16,8 +16,11 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
 
 from showcase.audit import wiring
+from showcase.audit.infrastructure import RECORDS
 from showcase.auth.application.ports import Happened
 from showcase.auth.infrastructure.events import SqlEvents
 from showcase.kernel.errors import Unauthenticated
@@ -117,10 +120,17 @@ async def api(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@asynccontextmanager
+async def looking(settings: Settings) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
+    """A person with mongosh."""
+    async with AsyncMongoClient[dict[str, Any]](settings.url("mongo_url"), tz_aware=True) as client:
+        yield client.get_default_database()
+
+
 async def recorded(settings: Settings, table: str, **wanted: object) -> list[dict[str, Any]]:
     """The documents of one table, by their places."""
-    async with Resources(settings) as resources:
-        found = resources.mongo["audit_records"].find({"entity_type": table, **wanted}, sort=["lsn", "step", "_id"])
+    async with looking(settings) as database:
+        found = database["audit_records"].find({"entity_type": table, **wanted}, sort=["lsn", "step", "_id"])
         return [document async for document in found]
 
 
@@ -289,8 +299,8 @@ async def reached(settings: Settings, total: int) -> bool:
 
 
 async def count(settings: Settings) -> int:
-    async with Resources(settings) as resources:
-        return await resources.mongo["audit_records"].estimated_document_count()
+    async with looking(settings) as database:
+        return await database["audit_records"].estimated_document_count()
 
 
 async def test_broken_messages_are_put_away_and_the_rest_goes_on(names: Namespace) -> None:
@@ -308,8 +318,8 @@ async def test_broken_messages_are_put_away_and_the_rest_goes_on(names: Namespac
         await until(complete)
         assert running.end() == 0
 
-    async with Resources(settings) as resources:
-        letters = [one async for one in resources.mongo["audit_dead_letters"].find(sort=["offset"])]
+    async with looking(settings) as database:
+        letters = [one async for one in database["audit_dead_letters"].find(sort=["offset"])]
     assert [(one["topic"], one["offset"]) for one in letters] == [(topic, n) for n in (1, 3, 4, 5)]
     assert [bytes(one["value"]) for one in letters] == [b"{", b'{"op": "c"}', huge, b"\xff\x00"]
     assert all(one["reason"] for one in letters)
@@ -341,8 +351,8 @@ async def test_topic_that_comes_after_the_consumer_is_read_from_its_beginning(na
     with consumer(names, "later") as running:
 
         async def about_to_read() -> bool:
-            async with Resources(settings) as resources:
-                return "timeline" in await resources.mongo["audit_records"].index_information()
+            async with looking(settings) as database:
+                return RECORDS.indexes[0].name in await database["audit_records"].index_information()
 
         await until(about_to_read)
         produce(names, f"{names.topic_prefix}public.later", [envelope("c", table="later", lsn=n) for n in range(10)])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from showcase.audit.application import Message, NoSuchEntity, Recorder, Unstorable, timeline
+from showcase.audit.application import Added, Message, NoSuchEntity, Recorder, timeline
 from showcase.audit.domain import Record
 from showcase.kernel import changes
 from showcase.kernel.changes import BrokenChange
@@ -115,17 +115,19 @@ async def test_row_that_is_no_set_of_columns_is_put_away() -> None:
 
 async def test_record_that_cannot_be_stored_is_put_away_and_the_others_are_stored() -> None:
     class Picky(MemoryAuditStore):
-        async def add(self, records: Sequence[Record]) -> int:
-            if any(record.lsn == 3 for record in records):
-                raise Unstorable("three")
-            return await super().add(records)
+        async def add(self, records: Sequence[Record]) -> Added:
+            added = await super().add([record for record in records if record.lsn != 3])
+            return Added(added.new, {at: "three" for at, record in enumerate(records) if record.lsn == 3})
 
     store, dead = Picky(), MemoryDeadLetters()
+    messages = [message(envelope(lsn=lsn), offset=lsn) for lsn in range(6)]
 
-    new = await Recorder(store, dead).record([message(envelope(lsn=lsn), offset=lsn) for lsn in range(6)])
+    new = await Recorder(store, dead).record([message(b"{", offset=9), message(None, offset=8), *messages])
 
     assert (new, sorted(record.lsn for record in store.records.values())) == (5, [0, 1, 2, 4, 5])
-    assert [letter.reason for letter in dead.letters.values()] == ["three"]
+    broken, refused = dead.letters.values()
+    assert broken.message.offset == 9
+    assert (refused.message, refused.reason) == (messages[3], "three")
 
 
 async def test_timeline_is_in_the_order_of_the_log_a_snapshot_first_and_comes_in_pages() -> None:
