@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("auth", "caching", "messaging", "messaging_memory", "stack")
+NAMES = ("auth", "caching", "documents", "messaging", "messaging_memory", "stack")
 
 
 def main() -> int:
