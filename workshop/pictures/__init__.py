@@ -7,6 +7,16 @@ its `alt` text what it shows, and labels lines and lanes where they are instead 
 
 from workshop.pictures.caching import crowds, latencies, reads_over_time
 from workshop.pictures.codes import answers_over_time, chances, code_windows, qr_code, truncation
+from workshop.pictures.documents import (
+    counted_through,
+    counts_over_time,
+    lives,
+    page_times,
+    pages_walked,
+    plans,
+    questions_asked,
+    writers_apart,
+)
 from workshop.pictures.faults import Load, counter_table, under_fire
 from workshop.pictures.flow import Throughput, throughput
 from workshop.pictures.generations import token_family
@@ -35,7 +45,9 @@ __all__ = [
     "best_sellers",
     "chances",
     "code_windows",
+    "counted_through",
     "counter_table",
+    "counts_over_time",
     "crowds",
     "hit_ratios",
     "how_soon",
@@ -44,9 +56,14 @@ __all__ = [
     "latencies",
     "live",
     "live_children",
+    "lives",
     "message_timeline",
+    "page_times",
+    "pages_walked",
+    "plans",
     "price_of_revoking",
     "qr_code",
+    "questions_asked",
     "queue_drained",
     "reads_over_time",
     "saga",
@@ -60,4 +77,5 @@ __all__ = [
     "versions_apart",
     "where_orders_have_been",
     "who_gave_what",
+    "writers_apart",
 ]

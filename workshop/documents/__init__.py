@@ -1,0 +1,1 @@
+"""What lesson 08 does with documents: each module is one experiment, on a real MongoDB."""
