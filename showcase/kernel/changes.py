@@ -71,6 +71,8 @@ def read(key: bytes | None, value: bytes | None) -> Change | None:
         if envelope["op"] in _NOT_OF_A_ROW:
             return None
         source = envelope["source"]
+        if not isinstance(source["table"], str):
+            raise TypeError("the name of the table is no text")
         table = source["table"] if source["schema"] == "public" else f"{source['schema']}.{source['table']}"
         return Change(
             table=table,

@@ -151,6 +151,30 @@ async def test_a_unique_index_over_what_is_not_unique_is_refused_and_says_which(
     assert declared_in(database) == LATER
 
 
+async def test_an_index_that_cannot_become_unique_stays_as_it_was(
+    mongo: Mongo, database: Database[dict[str, Any]]
+) -> None:
+    await apply(mongo, Collection(name="people", model=Person, indexes=(Index(keys=("email",)),)))
+    database["people"].insert_many([{"_id": one, "email": "a@b.test", "version": 1} for one in range(2)])
+    before = declared_in(database)
+
+    with pytest.raises(AlreadyThere, match="email"):
+        await apply(mongo, Collection(name="people", model=Person, indexes=(Index(keys=("email",), unique=True),)))
+
+    assert declared_in(database) == before
+
+
+async def test_an_index_may_take_longer_to_build_than_any_other_call(
+    names: Namespace, database: Database[dict[str, Any]]
+) -> None:
+    database["people"].insert_many([{"_id": one, "email": str(one), "version": 1} for one in range(10)])
+    async with connected(names.mongo_url, timeout_s=0.5) as mongo:
+        with failing(names.mongo_url, ["createIndexes"], blockConnection=True, blockTimeMS=HELD_MS):
+            applied = await apply(mongo, Collection(name="people", model=Person, indexes=(Index(keys=("email",)),)))
+
+    assert applied == Applied(created=("people.email_1",))
+
+
 async def test_an_index_that_nobody_declares_is_told_and_left_alone(
     mongo: Mongo, database: Database[dict[str, Any]]
 ) -> None:

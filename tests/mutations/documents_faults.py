@@ -60,9 +60,9 @@ MUTATIONS = (
     rule(
         "a transaction whose time is up is undone at once",
         MONGO,
-        "                        yield\n                        await _commit(session)\n                finally:\n",
+        "                        yield\n                        await _commit(session, ends_at)\n                finally:\n",
         "                        try:\n                            yield\n"
-        "                            await _commit(session)\n"
+        "                            await _commit(session, ends_at)\n"
         "                        except BaseException:\n                            await session.abort_transaction()\n"
         "                            raise\n                finally:\n",
         transactions(
@@ -72,8 +72,8 @@ MUTATIONS = (
     rule(
         "a commit whose answer is lost is asked for again",
         MONGO,
-        "if expired or error.timeout or not error",
-        "if True or not error",
+        "if expired or is_known or",
+        "if True or",
         transactions(
             "test_a_commit_whose_answer_is_lost_is_asked_for_again_and_is_made_once[after it was committed-as_block]"
         ),

@@ -70,6 +70,12 @@ def test_id_is_the_same_for_the_same_change_and_another_for_every_other_one() ->
     assert len({*same, *others}) == 6
 
 
+@pytest.mark.parametrize("table", [None, 7, ["orders"], {"a": 1}])
+def test_a_change_of_a_table_whose_name_is_no_text_is_broken(table: Any) -> None:
+    with pytest.raises(BrokenChange, match="no text"):
+        record_of(envelope(table=table))
+
+
 @pytest.mark.parametrize("key", [{}, [], 3, ["a"]])
 def test_row_without_a_key_is_refused_since_two_of_them_could_be_taken_for_one(key: Any) -> None:
     with pytest.raises(BrokenChange, match="primary key"):

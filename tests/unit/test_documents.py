@@ -385,6 +385,13 @@ def test_a_collection_keeps_moments_and_no_other_times() -> None:
     assert Collection(name="orders", model=Order).model is Order
 
 
+def test_two_indexes_on_the_same_keys_are_refused() -> None:
+    twice = (Index(keys=("size",)), Index(keys=("size",), unique=True, only={"size": {"$type": "int"}}))
+
+    with pytest.raises(TypeError, match="two indexes on the same keys"):
+        Collection(name="orders", model=Order, indexes=twice)
+
+
 def test_a_field_is_stored_by_the_name_it_is_asked_for() -> None:
     class Renamed(Document):
         id: int

@@ -240,6 +240,8 @@ class Collection(Generic[T]):
         for name, field in self.model.model_fields.items():
             if field.serialization_alias not in (None, "_id" if name == "id" else name):
                 raise TypeError(f"{self.model.__name__}.{name} has an alias: fields are asked for as they are stored")
+        if len({index.name for index in self.indexes}) < len(self.indexes):
+            raise TypeError(f"{self.name} has two indexes on the same keys: MongoDB would take one for the other")
         if _has_other_times(self.model.__pydantic_core_schema__):
             raise TypeError(f"{self.model.__name__} has a datetime: declare it as Moment, which MongoDB can keep")
 

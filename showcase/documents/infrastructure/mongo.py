@@ -171,6 +171,7 @@ class Mongo:
         """A transaction that every call of this task is part of, and one deadline for all of them."""
         if self._open.get() is not None:
             raise NestedTransaction("there is a transaction already: call what both need, not one in the other")
+        ends_at = asyncio.get_running_loop().time() + within_s
         with translated("a transaction"):
             async with self.client.start_session() as session:
                 token = self._open.set(_Open(session, asyncio.current_task()))
@@ -178,7 +179,7 @@ class Mongo:
                     with pymongo.timeout(within_s):
                         await session.start_transaction()
                         yield
-                        await _commit(session)
+                        await _commit(session, ends_at)
                 finally:
                     self._open.reset(token)
                     if session.in_transaction:  # also when time is up: until it is undone it locks what it has changed
@@ -195,16 +196,18 @@ class Mongo:
         await self.client.close()
 
 
-async def _commit(session: AsyncClientSession) -> None:
-    """Ask for it until the answer is known, or time is up."""
+async def _commit(session: AsyncClientSession, ends_at: float) -> None:
+    """Ask for it until the answer is known, or time is up, by the event loop's clock."""
     while True:
         try:
             await session.commit_transaction()
             return
         except PyMongoError as error:  # committed or not: to ask again is safe, and tells
             expired = isinstance(error, OperationFailure) and error.code == MAX_TIME_EXPIRED
-            if expired or error.timeout or not error.has_error_label("UnknownTransactionCommitResult"):
+            is_known = not error.has_error_label("UnknownTransactionCommitResult")
+            if expired or is_known or asyncio.get_running_loop().time() + FIRST_PAUSE_S >= ends_at:
                 raise
+        await asyncio.sleep(FIRST_PAUSE_S)
 
 
 def _was_in_the_way(error: Unavailable) -> bool:

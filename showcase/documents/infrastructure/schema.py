@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import bson
+import pymongo
 import structlog
 from pymongo import IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import CollectionInvalid, OperationFailure
+from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
 
 from showcase.documents.domain.documents import Applied, Collection, Index
 from showcase.documents.infrastructure.codec import OPTIONS
@@ -24,6 +25,8 @@ log = structlog.get_logger()
 
 TRIES = 20
 PAUSE_S = 0.1
+BUILD_WITHIN_S = 600.0
+"""An index over many documents takes longer than any other call may."""
 _OVERTAKEN = (26, 27, 48, 85, 86, 117, 276, 12586, 12587)
 """Another process has made, dropped, or is building the same: look again."""
 _ID = "_id_"
@@ -84,7 +87,7 @@ class _One:
         for index in self._declared.indexes:
             is_there = found.pop(index.name, None) or _popped(found, index)
             if is_there is None:
-                await self._collection.create_indexes([_model(index)])
+                await self._build(_model(index))
                 created[f"{name}.{index.name}"] = None
             elif _options(is_there) != _options(_model(index).document):
                 await self._change(index, is_there)
@@ -98,7 +101,16 @@ class _One:
             await self._database.command("collMod", self._declared.name, index=change)
             return
         await self._collection.drop_index(found["name"])
-        await self._collection.create_indexes([_model(index)])
+        try:
+            await self._build(_model(index))
+        except DuplicateKeyError:
+            kept = {name: value for name, value in found.items() if name not in ("v", "key", "ns")}
+            await self._build(IndexModel([*found["key"].items()], **kept))  # better the old one than none
+            raise
+
+    async def _build(self, index: IndexModel) -> None:
+        with pymongo.timeout(BUILD_WITHIN_S):
+            await self._collection.create_indexes([index])
 
 
 def _popped(found: dict[str, Mapping[str, Any]], index: Index) -> Mapping[str, Any] | None:
