@@ -60,7 +60,8 @@ MUTATIONS = (
     rule(
         "a transaction whose time is up is undone at once",
         MONGO,
-        "                        yield\n                        await _commit(session, ends_at)\n                finally:\n",
+        "                        yield\n                        await _commit(session, ends_at)\n"
+        "                finally:\n",
         "                        try:\n                            yield\n"
         "                            await _commit(session, ends_at)\n"
         "                        except BaseException:\n                            await session.abort_transaction()\n"
