@@ -1,5 +1,6 @@
 """Where the contract of the document provider is tested, in memory and in MongoDB; and a collection to test it with."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -170,3 +171,8 @@ def told(outcome: Outcome) -> str | tuple[int, int] | None:
     if isinstance(outcome, VersionConflict):
         return outcome.expected, outcome.found
     return None if outcome is None else type(outcome).__name__
+
+
+def named(value: object) -> str:
+    """The name of a test of this value, the same in every process: an address in memory is none."""
+    return re.sub(r" at 0x[0-9a-f]+", "", ascii(value))[:100]

@@ -57,6 +57,7 @@ from tests.documents_worlds import (
     crates,
     every_page,
     filled,
+    named,
     told,
 )
 from workshop.stack import Stack
@@ -207,7 +208,7 @@ async def test_a_patch_of_another_version_or_of_nothing_is_refused(repository: R
 @pytest.mark.parametrize(
     "changes",
     [{"id": "b"}, {"_id": "b"}, {"version": 9}, {"nmae": "x"}, {"size": "many"}, {"first.number": 1}, {"kind": "x"}],
-    ids=str,
+    ids=named,
 )
 async def test_a_patch_of_what_the_model_does_not_have_is_a_bad_query(
     repository: Repository[Crate], changes: Mapping[str, object]
@@ -408,7 +409,7 @@ SOME = [
         (any_of(all_of(), eq("size", 1)), "abcd"),
         (all_of(any_of(), eq("size", 1)), ""),
     ],
-    ids=str,
+    ids=named,
 )
 async def test_a_filter_finds_what_it_says(repository: Repository[Crate], where: Filter | None, expected: str) -> None:
     await filled(repository, *SOME)
@@ -446,7 +447,7 @@ async def test_a_filter_finds_what_it_says(repository: Repository[Crate], where:
         all_of(eq("size", 1), any_of(eq("made_at", "now"))),
         eq("made_at", NOON.replace(tzinfo=None)),
     ],
-    ids=lambda where: str(where)[:60].encode(errors="replace").decode(),
+    ids=named,
 )
 async def test_what_cannot_be_asked_is_a_bad_query(repository: Repository[Crate], where: Filter) -> None:
     await filled(repository, *SOME)

@@ -34,7 +34,7 @@ from showcase.documents import (
 from showcase.documents.domain.filters import Operator
 from showcase.documents.infrastructure.codec import OPTIONS
 from showcase.kernel.errors import DomainError
-from tests.documents_worlds import CRATES, URL, Crate, InMongo, Part, crates, every_page, filled, told
+from tests.documents_worlds import CRATES, URL, Crate, InMongo, Part, crates, every_page, filled, named, told
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
@@ -526,7 +526,7 @@ class Plain:
         Plain,
         Annotated[datetime, Field(description="bare")],
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_model_with_times_that_would_come_back_as_others_is_no_collection(type_: Any) -> None:
     model = create_model("Odd", __base__=Document, id=(str, ...), at=(type_, ...))

@@ -40,6 +40,7 @@ from showcase.documents.infrastructure.codec import AT_ONCE, MAX_LEVELS, Codec, 
 from showcase.documents.infrastructure.cursors import Cursors, beyond, keys_of
 from showcase.documents.infrastructure.errors import already_there, refused
 from showcase.documents.infrastructure.repository import query
+from tests.documents_worlds import named
 
 
 class Status(StrEnum):
@@ -125,7 +126,7 @@ def asked(where: Filter | None) -> dict[str, Any]:
         (any_of(), {"_id": {"$in": []}}),
         (all_of(eq("id", 1), any_of(eq("id", 2))), {"$and": [{"_id": {"$eq": 1}}, {"$or": [{"_id": {"$eq": 2}}]}]}),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_filter_becomes_what_mongo_is_asked(where: Filter | None, expected: Mapping[str, Any]) -> None:
     assert asked(where) == expected
@@ -166,7 +167,7 @@ def test_a_filter_becomes_what_mongo_is_asked(where: Filter | None, expected: Ma
         (one_of("id", range(MAX_VALUES + 1)), "id: up to 10,000 values, not 10,001"),
         (all_of(eq("id", 1), any_of(eq("nope", 1))), "no field 'nope'"),
     ],
-    ids=lambda one: str(one)[:50],
+    ids=named,
 )
 def test_what_the_model_does_not_have_is_a_bad_query_that_says_why(where: Any, said: str) -> None:
     with pytest.raises(BadQuery) as refused:
@@ -222,7 +223,7 @@ def test_whatever_a_body_says_below_our_operators_are_values_only(body: dict[str
         (("-status", "status"), [("status", -1), ("_id", -1)]),
         (("due", "-id", "status", "id"), [("due", 1), ("_id", -1)]),
     ],
-    ids=str,
+    ids=named,
 )
 def test_each_key_of_an_order_decides_once_and_the_id_comes_last(
     sort: Sequence[str], keys: Sequence[tuple[str, int]]
@@ -280,7 +281,7 @@ def test_the_first_secret_signs_and_all_of_them_open() -> None:
         ([("a", 1), ("_id", 1)], [None, 1], [{"a": {"$ne": None}}, {"a": {"$eq": None}, "_id": {"$gt": 1}}, ...]),
         ([("a", -1), ("_id", -1)], [None, 1], [{"a": {"$eq": None}, "_id": {"$lt": 1}}, ...]),
     ],
-    ids=str,
+    ids=named,
 )
 def test_what_comes_after_a_key_is_asked_type_by_type(
     keys: Sequence[tuple[str, int]], values: Sequence[Any], branches: Sequence[Any]
@@ -343,7 +344,7 @@ class _Total(BaseModel):
 @pytest.mark.parametrize(
     "value",
     [2**63, Decimal("0." + "1" * 35), Decimal("1E+6145"), "\ud800", {"a\0": 1}, object(), range(3), {1: 2}, 1j],
-    ids=lambda value: ascii(value)[:30],
+    ids=named,
 )
 def test_what_bson_does_not_have_is_unstorable(value: object) -> None:
     with pytest.raises(Unstorable, match="it cannot be stored"):
