@@ -28,6 +28,7 @@ from showcase.documents import (
     Repository,
     Unstorable,
     Upsert,
+    VersionConflict,
     eq,
     one_of,
 )
@@ -472,6 +473,21 @@ async def test_a_page_costs_the_same_wherever_it_begins(
         assert command["keysExamined"] < 50
         assert command["docsExamined"] < 100
     assert command.get("hasSortStage", False) is (sort == "-name")
+
+
+@pytest.mark.parametrize("version", [None, "newest", {"number": 3}], ids=named)
+async def test_a_version_that_is_no_number_is_older_than_any(
+    world: InMongo, repository: Repository[Crate], version: object
+) -> None:
+    for id_ in ("a", "b"):
+        await world.put({"_id": id_, "size": 1, "version": version})
+
+    with pytest.raises(VersionConflict) as caught:
+        await repository.replace(Crate(id="a", version=7))
+
+    assert (caught.value.expected, caught.value.found) == (7, 0)
+    assert await repository.put_newer(Crate(id="b", version=1))
+    assert (await repository.get("b")).version == 1
 
 
 async def test_an_id_that_cannot_be_read_is_no_reason_to_lose_the_page(

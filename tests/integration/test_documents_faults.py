@@ -151,10 +151,13 @@ async def test_each_call_to_a_server_that_is_away_is_unavailable_in_time_and_wor
 ) -> None:
     async with connected(names.mongo_url) as mongo:
         await touch(mongo)
+
+        async def ends_in_time(call: Callable[[Mongo], Awaitable[object]]) -> None:
+            with unavailable_in_time():
+                await call(mongo)
+
         with fault(private):
-            for call in CALLS.values():
-                with unavailable_in_time():
-                    await call(mongo)
+            await asyncio.gather(*map(ends_in_time, CALLS.values()))
 
         async def is_back() -> bool:
             try:

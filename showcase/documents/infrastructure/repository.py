@@ -336,7 +336,8 @@ class MongoRepository(MongoReader[T]):
             asked = self._collection.find_raw_batches(wanted, ["version"], **told)
             async for batch in asked:
                 found += [bson.decode(raw, OPTIONS) for raw in split(batch)]
-        return {repr(one["_id"]): int(one.get("version", 0)) for one in found}
+        versions = {repr(one["_id"]): one.get("version") for one in found}
+        return {id_: version if isinstance(version, int) else 0 for id_, version in versions.items()}
 
     def _overtaken(self, id_: object, expected: int, versions: Mapping[str, int]) -> NoSuchDocument | VersionConflict:
         raw = bson.encode({"_id": self._fields.value("id", id_)}, codec_options=OPTIONS)
