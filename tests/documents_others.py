@@ -34,6 +34,9 @@ from showcase.kernel.ids import new_uuid
 from workshop.stack import Stack
 
 APP_NAME = Options().app_name
+closes_late = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+"""For tests with a client in this process: PyMongo's own, closed while its monitor connects, leaves that socket to the
+garbage collector."""
 TIMEOUT_S = 1.0
 LATER_S = 1.0
 WITHIN_S = 30.0

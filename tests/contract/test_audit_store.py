@@ -22,11 +22,12 @@ from showcase.audit.infrastructure import (
 from showcase.documents.wiring import apply, repository
 from showcase.kernel.changes import Operation
 from showcase.platform.resources import Resources
+from tests.documents_others import closes_late
 from tests.fakes import MemoryAuditStore, MemoryDeadLetters, settings_of
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, closes_late]
 
 RECORD = Record(
     id="00",

@@ -42,6 +42,7 @@ from showcase.documents import (
     one_of,
 )
 from showcase.documents.domain.filters import Filter
+from tests.documents_others import closes_late
 from tests.documents_worlds import (
     BOXES,
     CRATES,
@@ -63,7 +64,7 @@ from tests.documents_worlds import (
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, closes_late]
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 

@@ -35,11 +35,12 @@ from showcase.documents import (
 from showcase.documents.domain.filters import Operator
 from showcase.documents.infrastructure.codec import OPTIONS
 from showcase.kernel.errors import DomainError
+from tests.documents_others import closes_late
 from tests.documents_worlds import CRATES, URL, Crate, InMongo, Part, crates, every_page, filled, named, told
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, closes_late]
 MEGABYTE = 1024 * 1024
 STRICT = Collection(
     name="strict",

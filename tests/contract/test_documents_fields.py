@@ -21,9 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from showcase.documents import Collection, Document, Insert, Moment, Repository, eq, gt, has, lte, one_of
 from showcase.documents.domain.filters import Filter
 from showcase.documents.infrastructure.codec import OPTIONS, encoded
+from tests.documents_others import closes_late
 from tests.documents_worlds import URL, InMemory, InMongo, World
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
+
+pytestmark = closes_late
 
 CHECKED = settings(
     max_examples=40,

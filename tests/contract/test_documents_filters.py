@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from showcase.documents import Insert, Repository, all_of, any_of, eq, gt, gte, has, lt, lte, ne, none_of, one_of
 from showcase.documents.domain.filters import Where
+from tests.documents_others import closes_late
 from tests.documents_worlds import CRATES, URL, Crate, InMemory, InMongo, Kind, Part, every_page
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
+
+pytestmark = closes_late
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 NUMBERS = [0, 1, 2, 3, -1]

@@ -31,12 +31,13 @@ from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
 from showcase.platform.web.app import build
 from showcase.platform.worker import run
+from tests.documents_others import closes_late
 from tests.fakes import settings_of, until
 from tests.unit.test_audit import envelope
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, closes_late]
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 

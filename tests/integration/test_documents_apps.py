@@ -28,12 +28,12 @@ from showcase.platform.logs import _with_trace
 from showcase.platform.resources import Resources
 from showcase.platform.web.app import build
 from tests.contract.test_audit_store import RECORD
-from tests.documents_others import NOTES, Note, connected, failing, killed, mongosh, unavailable_in_time
+from tests.documents_others import NOTES, Note, closes_late, connected, failing, killed, mongosh, unavailable_in_time
 from tests.fakes import settings_of, until
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, closes_late]
 SLOW_S = 0.2
 TRACEPARENT = f"00-{'ab' * 16}-{'cd' * 8}-01"
 

@@ -17,13 +17,13 @@ from showcase.documents import Changed, HistoryLost, Insert
 from showcase.documents.infrastructure.changes import PLACES, following, forget
 from showcase.documents.infrastructure.mongo import Mongo
 from showcase.documents.infrastructure.repository import MongoRepository
-from tests.documents_others import NOTES, Note, connected, failing, killed, mongosh, other
+from tests.documents_others import NOTES, Note, closes_late, connected, failing, killed, mongosh, other
 from tests.fakes import until
 from tests.integration.system import wait_for
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, closes_late]
 CHANGES = 2_000
 SAVE_EVERY = 50
 BATCH = 20

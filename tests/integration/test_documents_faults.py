@@ -26,6 +26,7 @@ from tests.documents_others import (
     TIMEOUT_S,
     Counter,
     Note,
+    closes_late,
     connected,
     failing,
     killed,
@@ -39,7 +40,7 @@ from tests.integration.system import problem_of, wait_for
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, closes_late]
 INCREMENTS = 10_000
 QUEUE_S = 0.3
 Fault = Callable[[Stack], AbstractContextManager[None]]

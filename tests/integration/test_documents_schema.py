@@ -15,11 +15,11 @@ from showcase.documents import AlreadyThere, Collection, Index
 from showcase.documents.domain.documents import Applied
 from showcase.documents.infrastructure.mongo import Mongo
 from showcase.documents.infrastructure.schema import apply
-from tests.documents_others import PEOPLE, PEOPLE_LATER, Person, connected, failing, mongosh, other, others
+from tests.documents_others import PEOPLE, PEOPLE_LATER, Person, closes_late, connected, failing, mongosh, other, others
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, closes_late]
 PROCESSES = 4
 HELD_MS = 900
 """A command that is held is done later, whatever has become of who has asked for it."""

@@ -21,6 +21,7 @@ from tests.documents_others import (
     TIMEOUT_S,
     Counter,
     Note,
+    closes_late,
     connected,
     failing,
     mongosh,
@@ -29,7 +30,7 @@ from tests.documents_others import (
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, closes_late]
 IN_THE_WAY: dict[str, Any] = {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}
 """WriteConflict."""
 LOST: dict[str, dict[str, Any]] = {
