@@ -35,6 +35,10 @@ def audit(name: str) -> str:
     return f"tests/contract/test_audit_store.py::{name}"
 
 
+def driver(name: str) -> str:
+    return f"tests/unit/test_documents_driver.py::{name}"
+
+
 MUTATIONS = (
     rule(
         "each call has a deadline that a paused server cannot defeat",
@@ -204,5 +208,19 @@ MUTATIONS = (
         'letter.reason.encode(errors="backslashreplace").decode()',
         "letter.reason",
         audit("test_reason_with_lone_surrogates_is_kept"),
+    ),
+    rule(
+        "a cancellation that the driver has swallowed is not forgotten",
+        CHANGES,
+        "and task.cancelling():",
+        "and False:",
+        driver("test_a_reader_of_changes_that_is_cancelled_at_the_moment_of_an_answer_ends"),
+    ),
+    rule(
+        "closing ends, whatever the driver waits for",
+        MONGO,
+        "await asyncio.wait_for(self.client.close(), self.options.timeout_s)",
+        "await self.client.close()",
+        ("tests/unit/test_documents_driver.py::test_a_client_that_does_not_end_is_left_after_the_time_of_a_call",),
     ),
 )

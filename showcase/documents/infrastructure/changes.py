@@ -91,12 +91,13 @@ class _Reader:
                     told = await stream.try_next()
                 except OperationFailure as error:
                     raise self._lost(error) from error
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError  # it came at the moment of an answer, and was swallowed on the way here
             if told is not None:
                 yield self._read(told)
                 unsaved += 1
-            handled = (
-                stream.resume_token
-            )  # asked for more: all before is handled. It moves on while nothing comes, too.
+            # Asked for more: all before is handled. The place moves on while nothing comes, too.
+            handled = stream.resume_token
             if handled != saved and (unsaved >= self._save_every or clock() - saved_at >= SAVE_EVERY_S):
                 await self._save(handled)
                 saved, saved_at, unsaved = handled, clock(), 0

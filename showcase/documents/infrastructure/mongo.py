@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -192,8 +192,9 @@ class Mongo:
             await self.client[self.database].command("ping")
 
     async def close(self) -> None:
-        """End all connections."""
-        await self.client.close()
+        """End all connections. The driver waits for its own tasks without a limit: those that do not end are left."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.client.close(), self.options.timeout_s)
 
 
 async def _commit(session: AsyncClientSession, ends_at: float) -> None:
