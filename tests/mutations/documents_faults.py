@@ -221,6 +221,6 @@ MUTATIONS = (
         MONGO,
         "await asyncio.wait_for(self.client.close(), self.options.timeout_s)",
         "await self.client.close()",
-        ("tests/unit/test_documents_driver.py::test_a_client_that_does_not_end_is_left_after_the_time_of_a_call",),
+        driver("test_a_client_that_does_not_end_is_left_after_the_time_of_a_call"),
     ),
 )
