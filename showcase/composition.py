@@ -39,6 +39,7 @@ from showcase.shop.domain import OrderId, ProductId
 from showcase.shop.infrastructure import SqlHouseholds, SqlOrders, SqlProducts
 
 if TYPE_CHECKING:
+    from showcase.audit.application.capture import Capture
     from showcase.auth.wiring import Auth
     from showcase.documents.api import Provides
     from showcase.documents.application import Repository
@@ -48,8 +49,9 @@ if TYPE_CHECKING:
 SLICES = ("auth", "shop", "views", "caching", "messaging", "audit", "realtime")
 AUDITED = (
     *("public.orders", "public.order_lines", "payment.charges", "payment.refunds"),
-    *("auth.events", "messaging.actions"),
+    *("auth.events", "messaging.actions", "audit.reads"),
 )
+"""The tables whose changes are recorded."""
 
 QUEUES = (
     Queue(name="payment", types=payment.TAKES),
@@ -122,19 +124,30 @@ def build_worker(resources: Resources, name: str) -> Work:
     if name == "audit":
         import showcase.audit.wiring as audit
 
-        return audit.work(resources, AUDITED)
+        return audit.work(resources, ("public.audit_context", *AUDITED))
+    if name == "capture":
+        import showcase.audit.wiring as audit
+
+        return audit.supervising(resources, AUDITED)
     if name == "invalidation":
         import showcase.caching.wiring as caching
 
         return caching.following(resources, PRODUCT, "public.products", "product_id")
     if name not in CONSUMERS:
-        raise Misconfigured(f"there is no worker {name!r}, only {', '.join(('parking', 'invalidation', *CONSUMERS))}")
+        raise Misconfigured(f"there is no worker {name!r}, only {', '.join(WORKERS)}")
     return messaging.consuming(resources, topology(settings), CONSUMERS[name](resources))
 
 
 def operations(resources: Resources) -> Operations:
     """What an operator sees and does."""
     return messaging.operations(resources, topology(resources.settings), SCHEMAS)
+
+
+def capture(resources: Resources, source: str = "postgres") -> "Capture":
+    """What captures the changes of all audited tables, or of those in SQL Server."""
+    import showcase.audit.wiring as audit
+
+    return audit.capture(resources, AUDITED, source)
 
 
 def repositories(resources: Resources) -> "Provides":
@@ -247,10 +260,10 @@ def order_views(resources: Resources) -> "OrderViews":
 async def apply_documents(resources: Resources) -> "Applied":
     """Bring MongoDB to what is declared beside the models of all documents."""
     import showcase.documents.wiring as documents
-    from showcase.audit.infrastructure import LETTERS, RECORDS
+    from showcase.audit.wiring import COLLECTIONS
     from showcase.shop.application.views import ORDER_VIEWS
 
-    return await documents.apply(resources, ORDER_VIEWS, RECORDS, LETTERS)
+    return await documents.apply(resources, ORDER_VIEWS, *COLLECTIONS)
 
 
 async def rebuild_views(resources: Resources, *, from_nothing: bool) -> "Rebuilt":
@@ -292,7 +305,7 @@ CONSUMERS: Mapping[str, Callable[[Resources], Consumer]] = {
 }
 """Who handles the messages of each queue."""
 
-WORKERS = ("relay", "audit", "parking", "invalidation", *CONSUMERS)
+WORKERS = ("relay", "audit", "capture", "parking", "invalidation", *CONSUMERS)
 
 
 def definitions(settings: Settings) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from showcase.audit.application import Added, Letter
-from showcase.audit.domain import Place, Record
+from showcase.audit.application.ports import Added, Entry, Letter, SealedAlready
+from showcase.audit.domain.records import Record
+from showcase.audit.domain.seals import Seal
+from showcase.audit.infrastructure.content import record_of
 from showcase.kernel.events import Event
 from showcase.platform.settings import Settings
 from showcase.realtime.application import Stored
@@ -27,27 +29,45 @@ def settings_of(env: Mapping[str, str], **changes: object) -> Settings:
 
 
 class MemoryAuditStore:
-    """The audit's records, by their id."""
+    """The audit's records, by their id, in the order in which they came."""
 
     def __init__(self) -> None:
-        self.records: dict[str, Record] = {}
+        self.entries: dict[str, Entry] = {}
 
-    async def add(self, records: Sequence[Record]) -> Added:
-        before = len(self.records)
-        for record in records:
-            self.records.setdefault(record.id, record)
-        return Added(len(self.records) - before, {})
+    @property
+    def records(self) -> list[Record]:
+        return [record_of(entry.id, entry.content) for entry in self.entries.values()]
+
+    async def add(self, entries: Sequence[Entry]) -> Added:
+        before = len(self.entries)
+        there = {at: entry for at, entry in enumerate(entries) if entry.id in self.entries}
+        for entry in entries:
+            self.entries.setdefault(entry.id, entry)
+        other = {at: self.entries[entry.id].content for at, entry in there.items()}
+        changed = {at: content for at, content in other.items() if content != entries[at].content}
+        return Added(len(self.entries) - before, {}, changed)
 
     async def timeline(
-        self, entity_type: str, entity_id: str, after: Place | None = None, limit: int = 50
+        self, entity_type: str, entity_id: str, after: str | None = None, limit: int = 50
     ) -> Sequence[Record]:
-        found = [
-            record
-            for record in self.records.values()
-            if (record.entity_type, record.entity_id) == (entity_type, entity_id)
-            and (after is None or record.place > after)
-        ]
-        return sorted(found, key=lambda record: record.place)[:limit]
+        found = [one for one in self.records if (one.entity_type, one.entity_id) == (entity_type, entity_id)]
+        return sorted((one for one in found if one.id > (after or "")), key=lambda record: record.id)[:limit]
+
+
+class MemorySeals:
+    """Seals, by their id."""
+
+    def __init__(self) -> None:
+        self.seals: dict[str, Seal] = {}
+
+    async def newest(self, topic: str, partition: int) -> Seal | None:
+        some = [seal for seal in self.seals.values() if (seal.topic, seal.partition) == (topic, partition)]
+        return max(some, key=lambda seal: seal.first, default=None)
+
+    async def add(self, seal: Seal) -> None:
+        if seal.id in self.seals:
+            raise SealedAlready(seal.id)
+        self.seals[seal.id] = seal
 
 
 class MemoryDeadLetters:

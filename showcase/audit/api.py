@@ -1,13 +1,12 @@
 """The audit over HTTP."""
 
 from datetime import datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from showcase.audit.application import NoSuchEntity, Store, timeline
-from showcase.audit.domain import Place
+from showcase.audit.application.asking import Archive, NoSuchEntity, timeline
 from showcase.kernel.changes import Operation
 from showcase.kernel.errors import Unavailable
 from showcase.kernel.principal import Scope
@@ -29,11 +28,11 @@ class AuditRecord(BaseModel):
     after: dict[str, Any] | None = Field(description="the row as it is since then")
     changed: list[str] = Field(description="the columns whose value is another one since then")
     committed_at: datetime
-    lsn: int = Field(description="place in the database's log")
+    position: str = Field(description="place in the database's log: of two, the later one is greater")
     transaction: str = Field(description="of the database: what one request changed has one")
 
 
-def routes(store: Store) -> APIRouter:
+def routes(archive: Archive) -> APIRouter:
     """All of them."""
     router = APIRouter(prefix="/audit", tags=["audit"], dependencies=[require(Scope.AUDIT_READ)])
 
@@ -48,11 +47,11 @@ def routes(store: Store) -> APIRouter:
         limit: Limit = 50,
     ) -> Page[AuditRecord]:
         """The timeline of one row: everything that ever happened to it, the oldest first."""
-        place = None if after is None else cast("Place", tuple(key_of(after, int, int, str)))
-        records, following = await timeline(store, entity_type, entity_id, place, limit)
+        place = None if after is None else str(key_of(after, str)[0])
+        records, following = await timeline(archive, entity_type, entity_id, place, limit)
         return Page(
             items=[AuditRecord.model_validate(record) for record in records],
-            next=None if following is None else cursor_of(*following),
+            next=None if following is None else cursor_of(following),
         )
 
     return router

@@ -5,7 +5,6 @@ older, and nothing else.
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -24,7 +23,6 @@ Invalidate = Callable[[int, int, bool], Awaitable[None]]
 """Removes the answer about one row: its key, its version, whether it is gone. Raises Unavailable."""
 Clear = Callable[[], Awaitable[None]]
 """Removes all of them. Raises Unavailable."""
-TRUNCATION = "t"
 
 
 def following(settings: Settings, table: str, key: str, invalidate: Invalidate, clear: Clear) -> Work:
@@ -63,7 +61,9 @@ def removing(key: str, invalidate: Invalidate, clear: Clear) -> Handle:
             try:
                 change = changes.read(message.key(), message.value())
                 if change is None:
-                    is_emptied |= _is_truncation(message.value())
+                    continue
+                if change.operation is Operation.TRUNCATE:
+                    is_emptied = True
                     continue
                 row, version, is_gone = _removal(change, key)
             except BrokenChange as error:
@@ -93,8 +93,3 @@ def _removal(change: Change, key: str) -> tuple[int, int, bool]:
     if not are_whole or abs(found) >= 2**63 or not 0 <= version <= NEWEST_VERSION:
         raise BrokenChange(f"{key} {found!r:.40} and version {version!r:.40} are no such numbers")
     return found, version, is_gone
-
-
-def _is_truncation(value: bytes | None) -> bool:
-    """Whether a record that is of no row is of all: `changes.read` has found it to be JSON with an `op`."""
-    return value is not None and bool(json.loads(value)["op"] == TRUNCATION)

@@ -14,8 +14,14 @@ from showcase.platform.settings import Misconfigured
 from showcase.platform.slices import Gauge
 
 
-def mongo(resources: Resources) -> Mongo:
-    """The client of this process, connected to when it is first used. Raises Misconfigured when its URL is not set."""
+def mongo(resources: Resources, url: str = "mongo_url") -> Mongo:
+    """A client of this process, connected to when it is first used.
+
+    Args:
+        url: the setting by which it logs in.
+
+    Raises Misconfigured when its URL is not set.
+    """
     settings = resources.settings
 
     def made() -> Mongo:
@@ -32,11 +38,11 @@ def mongo(resources: Resources) -> Mongo:
             ),
         )
         try:
-            return Mongo(settings.url("mongo_url"), options)
+            return Mongo(settings.url(url), options)
         except ValueError as error:
-            raise Misconfigured(f"SHOWCASE_MONGO_URL: {error}") from None
+            raise Misconfigured(f"SHOWCASE_{url.upper()}: {error}") from None
 
-    return resources.shared("mongo", made)
+    return resources.shared(url.removesuffix("_url"), made)
 
 
 def repository(resources: Resources, collection: Collection[T]) -> Repository[T]:

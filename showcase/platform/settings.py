@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     payment_postgres_url: SecretStr = SecretStr("")
     stock_postgres_url: SecretStr = SecretStr("")
     notice_postgres_url: SecretStr = SecretStr("")
+    anchor_postgres_url: SecretStr = SecretStr("")
     mongo_url: SecretStr = SecretStr("")
     redis_cache_url: SecretStr = SecretStr("")
     redis_state_url: SecretStr = SecretStr("")
@@ -50,6 +51,8 @@ class Settings(BaseSettings):
     rabbitmq_api_url: SecretStr = SecretStr("")
     """Of its management plugin. Nothing but rates of queues needs it."""
     kafka_url: SecretStr = SecretStr("")
+    connect_url: SecretStr = SecretStr("")
+    """Of Kafka Connect's REST API."""
     mail_url: SecretStr = SecretStr("")
     redis_prefix: str = "showcase:"
     topic_prefix: str = "showcase."
@@ -63,6 +66,7 @@ class Settings(BaseSettings):
     broker_timeout_s: float = Field(5.0, gt=0, le=60)
     mongo_timeout_s: float = Field(5.0, gt=0, le=60)
     kafka_session_timeout_s: float = Field(6.0, ge=1, le=60)
+    connect_timeout_s: float = Field(10.0, gt=0, le=60)
     drain_s: float = Field(10.0, gt=0, le=120)
     """What is in flight when a process is told to stop has so long to finish."""
 
@@ -156,6 +160,30 @@ class Settings(BaseSettings):
     product_soft: timedelta = timedelta(milliseconds=500)
     product_hard: timedelta = timedelta(seconds=5)
     """See `caching.domain.Options`. `product_soft` of 0: a reader waits as long as the source takes."""
+
+    # -- audit
+    audit_mongo_url: SecretStr = SecretStr("")
+    """By which records are written: a user that may insert and read, and no more; `mongo_url` if there is none."""
+    audit_sources: Annotated[tuple[Literal["postgres", "sqlserver"], ...], NoDecode, BeforeValidator(_words)] = (
+        "postgres",
+    )
+    """Whose connectors are looked after, `postgres sqlserver`."""
+    audit_epoch: int = Field(0, ge=0, le=9_999)
+    """Raise it when a source was restored from a backup: its log begins again, and its places would come twice."""
+    audit_partitions: int = Field(3, ge=1, le=1_000)
+    """Of each audited table's topic. They grow only."""
+    audit_retention: timedelta = timedelta(days=7)
+    """How long a topic keeps a change: whoever records them may be away for no longer."""
+    audit_connector_s: float = Field(60.0, gt=0, le=600)
+    """How long a connector may take until it runs."""
+    audit_look_s: float = Field(3.0, gt=0, le=60)
+    """How often somebody looks whether the connectors run."""
+    audit_max_bytes: int = Field(4_000_000, ge=1_000, le=15_000_000)
+    """A larger message is no record, but a dead letter."""
+    audit_seal_s: float = Field(1.0, gt=0, le=60)
+    audit_seal_records: int = Field(2_000, ge=1, le=100_000)
+    """A record waits so long for its seal, or for so many others of its partition."""
+    audit_letters_kept: timedelta = timedelta(days=30)
 
     # -- the rest
     payment_latency: timedelta = timedelta(milliseconds=20)

@@ -1,46 +1,38 @@
-"""One contract for every store of the audit and its dead letters: those in memory and those in MongoDB."""
+"""One contract for every store of the audit's records and seals: those in memory and those in MongoDB."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
+from pymongo.errors import OperationFailure
 
-from showcase.audit.application import Added, DeadLetters, Letter, Message, Store
-from showcase.audit.domain import Record
-from showcase.audit.infrastructure import (
-    LETTERS,
-    MAX_VALUE_BYTES,
-    RECORDS,
-    DocumentDeadLetters,
-    DocumentStore,
-)
-from showcase.documents.wiring import apply, repository
-from showcase.kernel.changes import Operation
+from showcase.audit.application.ports import Added, Entry, Message, SealedAlready, Seals, Store
+from showcase.audit.domain.records import Record
+from showcase.audit.domain.seals import FIRST, Seal, leaf
+from showcase.audit.infrastructure.content import content_of
+from showcase.audit.infrastructure.records import RECORDS, SEALS, MongoSeals, MongoStore
+from showcase.documents.wiring import apply, mongo
 from showcase.platform.resources import Resources
 from tests.documents_others import closes_late
-from tests.fakes import MemoryAuditStore, MemoryDeadLetters, settings_of
+from tests.fakes import MemoryAuditStore, MemorySeals, settings_of
+from tests.unit.test_audit import envelope, record_of_change
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
 pytestmark = [pytest.mark.anyio, closes_late]
 
-RECORD = Record(
-    id="00",
-    entity_type="orders",
-    entity_id="a",
-    operation=Operation.UPDATE,
-    before={"status": "placed", "total": None, "tags": ["x", {"y": 1}]},
-    after={"status": "paid ✓", "total": 2**60, "tags": []},
-    changed=("status", "tags", "total"),
-    committed_at=datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC),
-    lsn=2**62 + 1,
-    transaction="77",
+RECORD = record_of_change(
+    envelope(
+        "u",
+        before={"status": "placed", "total": None, "tags": ["x", {"y": 1}]},
+        after={"status": "paid ✓", "total": 2**60, "tags": []},
+    )
 )
+MESSAGE = Message(topic="t", partition=0, offset=7, key=b"k", value=b"v")
 
 
 @pytest.fixture
@@ -64,7 +56,7 @@ def database(names: Namespace) -> Iterator[Database[dict[str, Any]]]:
 
 @pytest.fixture
 def in_mongo(resources: Resources) -> Store:
-    return DocumentStore(repository(resources, RECORDS))
+    return MongoStore(mongo(resources, "audit_mongo_url"))
 
 
 @pytest.fixture(params=["memory", "mongo"])
@@ -75,193 +67,143 @@ def store(request: pytest.FixtureRequest) -> Store:
     return in_mongo
 
 
-def records(count: int, **changes: object) -> list[Record]:
+@pytest.fixture(params=["memory", "mongo"])
+def seals(request: pytest.FixtureRequest) -> Seals:
+    if request.param == "memory":
+        return MemorySeals()
+    return MongoSeals(mongo(request.getfixturevalue("resources"), "audit_mongo_url"))
+
+
+def entry(record: Record, offset: int = 7) -> Entry:
+    content = content_of(record)
+    return Entry(replace(MESSAGE, offset=offset), record.id, content, leaf(content))
+
+
+def entries(count: int, **changes: Any) -> list[Entry]:
     """Some records of one entity, in their order."""
-    return [replace(RECORD, id=f"{number:04}", lsn=number, **changes) for number in range(count)]  # type: ignore[arg-type]  # fields by name
+    return [entry(replace(RECORD, id=f"{number:04}", **changes), number) for number in range(count)]
 
 
-async def test_record_comes_back_as_it_was_added(store: Store) -> None:
-    await store.add([RECORD])
+async def test_record_is_kept_and_its_bytes_come_back_as_they_were(
+    in_mongo: Store, database: Database[dict[str, Any]]
+) -> None:
+    await in_mongo.add([entry(RECORD)])
 
-    assert list(await store.timeline("orders", "a")) == [RECORD]
+    (stored,) = database["audit_records"].find()
+    assert (stored["topic"], stored["partition"], stored["offset"]) == ("t", 0, 7)
+    assert await in_mongo.add([entry(RECORD)]) == Added(0, {}, {})  # compared with what is stored
 
 
-async def test_record_that_is_there_stays_as_it_is_and_does_not_count(store: Store) -> None:
-    assert await store.add(records(3)) == Added(3, {})
-    assert await store.add(records(5, transaction="another")) == Added(2, {})
+async def test_record_that_is_there_stays_as_it_is_and_what_is_told_otherwise_of_it_is_said(store: Store) -> None:
+    assert await store.add(entries(3)) == Added(3, {}, {})
 
-    assert [record.transaction for record in await store.timeline("orders", "a")] == ["77"] * 3 + ["another"] * 2
+    other = entries(5, transaction="another")
+
+    assert await store.add(other) == Added(2, {}, {at: one.content for at, one in enumerate(entries(3))})
+    assert await store.add(other) == Added(0, {}, {at: one.content for at, one in enumerate(entries(3))})
 
 
 async def test_the_same_record_twice_in_one_call_is_one(store: Store) -> None:
-    assert await store.add([RECORD, RECORD]) == Added(1, {})
+    assert await store.add([entry(RECORD), entry(RECORD, 8)]) == Added(1, {}, {})
+
+
+async def test_nothing_to_keep_is_nothing_kept(store: Store) -> None:
+    assert await store.add([]) == Added(0, {}, {})
 
 
 async def test_two_who_add_the_same_records_at_once_add_them_once(store: Store) -> None:
-    added = await asyncio.gather(*(store.add(records(200)) for _ in range(4)))
+    added = await asyncio.gather(*(store.add(entries(200)) for _ in range(4)))
 
     assert sum(one.new for one in added) == 200
-    assert len(await store.timeline("orders", "a", limit=500)) == 200
-
-
-async def test_timeline_is_of_one_entity_by_place_whatever_the_order_of_adding(store: Store) -> None:
-    read = replace(RECORD, id="ff", lsn=3, operation=Operation.READ)
-    tied = [replace(RECORD, id=id_, lsn=3) for id_ in ("01", "02")]
-    last = replace(RECORD, id="00", lsn=4)
-    await store.add([last, tied[1], read])
-    await store.add([tied[0], replace(RECORD, id="o1", entity_id="b"), replace(RECORD, id="o2", entity_type="lines")])
-
-    assert list(await store.timeline("orders", "a")) == [read, *tied, last]
-
-
-async def test_pages_begin_after_a_place_and_have_all_records_once(store: Store) -> None:
-    tied = [replace(RECORD, id=f"t{number}", lsn=3) for number in range(4)]
-    read = replace(RECORD, id="zz", lsn=3, operation=Operation.READ)
-    every = sorted([*records(6), *tied, read], key=lambda record: record.place)
-    await store.add(every)
-
-    seen: list[Record] = []
-    while page := await store.timeline("orders", "a", seen[-1].place if seen else None, 2):
-        assert len(page) <= 2
-        seen += page
-
-    assert seen == every
-
-
-@pytest.mark.parametrize(
-    "row",
-    [{"n": 2**63}, {"a\x00b": 1}, {"text": "\ud800"}, {"\ud800": 1}, {"text": "x" * 2**24}],
-    ids=["too large a number", "NUL in a name", "surrogate", "surrogate in a name", "16 MB"],
-)
-async def test_mongo_keeps_all_of_a_batch_but_the_record_that_it_can_never_take_and_names_that_one(
-    in_mongo: Store, row: dict[str, object]
-) -> None:
-    first, last = records(2)
-
-    added = await in_mongo.add([first, replace(RECORD, after=row), last])
-
-    assert (added.new, list(added.refused)) == (2, [1])
-    assert RECORD.id in added.refused[1]
-    assert len(added.refused[1]) < 1_000
-    assert list(await in_mongo.timeline("orders", "a")) == [first, last]
+    assert not any(one.refused or one.other for one in added)
 
 
 async def test_record_that_a_validator_refuses_is_named_and_the_others_are_kept(
     in_mongo: Store, database: Database[dict[str, Any]]
 ) -> None:
-    database.create_collection("audit_records", validator={"lsn": {"$gt": 0}})
+    database.create_collection("audit_records", validator={"offset": {"$gt": 0}})
 
-    added = await in_mongo.add(records(3))
+    added = await in_mongo.add(entries(3))
 
     assert (added.new, list(added.refused)) == (2, [0])
-    assert "validator" in added.refused[0]
+    assert "validation" in added.refused[0]
 
 
 async def test_refusal_of_mongo_that_nobody_understands_is_an_error(
     in_mongo: Store, database: Database[dict[str, Any]]
 ) -> None:
-    database["audit_records"].create_index(["before.tags", "after.tags"])  # MongoDB takes no two lists in one index
+    index = ["change.before.tags", "change.key.tags"]  # MongoDB takes no two lists in one index
+    database["audit_records"].create_index(index)
 
     with pytest.raises(RuntimeError, match="171"):
-        await in_mongo.add([RECORD])
+        await in_mongo.add([entry(replace(RECORD, key={"tags": [1]}))])
 
 
-async def test_index_can_be_made_again_and_timelines_are_read_by_it(
-    in_mongo: Store, resources: Resources, database: Database[dict[str, Any]]
+async def test_writer_may_insert_and_read_and_nothing_else(
+    in_mongo: Store, resources: Resources, names: Namespace
 ) -> None:
-    applied = [await apply(resources, RECORDS, LETTERS) for _ in range(2)]
-    await in_mongo.add(records(10))
+    await apply(resources, RECORDS, SEALS)
+    await in_mongo.add([entry(RECORD)])
 
-    wanted = {"entity_type": "orders", "entity_id": "a"}
-    plan = str(database["audit_records"].find(wanted, sort=["lsn", "step", "_id"]).explain()["queryPlanner"])
-
-    (index,) = RECORDS.indexes
-    assert applied[0].created == ("audit_records", f"audit_records.{index.name}", "audit_dead_letters")
-    assert (applied[1].created, applied[1].changed) == ((), ())
-    assert f"'{index.name}'" in plan
-    assert "'SORT'" not in plan
-
-
-async def test_a_page_of_a_timeline_is_read_by_the_index_from_where_it_begins(
-    resources: Resources, in_mongo: Store, database: Database[dict[str, Any]]
-) -> None:
-    await apply(resources, RECORDS)
-    await in_mongo.add(records(500))
-    database.command("profile", 2)
-
-    assert len(await in_mongo.timeline("orders", "a", records(400)[-1].place, 10)) == 10
-
-    (profiled,) = database["system.profile"].find({"op": "query", "command.find": "audit_records"})
-    assert profiled["docsExamined"] <= 20
+    with MongoClient[Mapping[str, Any]](names.env["SHOWCASE_AUDIT_MONGO_URL"]) as client:
+        written = client.get_default_database()
+        for name in ("audit_records", "audit_seals"):
+            kept = written[name]
+            list(kept.find())
+            for forbidden in (
+                lambda kept: kept.update_one({}, {"$set": {"offset": 8}}),
+                lambda kept: kept.delete_one({}),
+                lambda kept: kept.drop(),
+                lambda kept: kept.create_index("recorded_at", expireAfterSeconds=1),
+                lambda kept: list(kept.aggregate([{"$out": "audit_seals"}])),
+                lambda kept: kept.rename("others"),
+            ):
+                with pytest.raises(OperationFailure, match="not authorized"):
+                    forbidden(kept)
+        with pytest.raises(OperationFailure, match="not authorized"):
+            written["others"].insert_one({})
 
 
-Kept = Callable[[], Awaitable[list[tuple[object, ...]]]]
+def seal(first: int = 0, next_: int = 3, previous: str = FIRST, **changes: Any) -> Seal:
+    some = entries(next_ - first)
+    made = Seal(
+        topic="t",
+        partition=0,
+        first=first,
+        next=next_,
+        ids=tuple(one.id for one in some),
+        leaves=tuple(one.leaf for one in some),
+        lost=0,
+        previous=previous,
+    )
+    return replace(made, **changes)
 
 
-@pytest.fixture(params=["memory", "mongo"])
-def dead_letters(request: pytest.FixtureRequest) -> tuple[DeadLetters, Kept]:
-    """The adapter, and a look at what is in it."""
-    if request.param == "memory":
-        memory = MemoryDeadLetters()
+async def test_newest_seal_of_a_partition_comes_back_as_it_was_added(seals: Seals) -> None:
+    first = seal()
+    second = seal(3, 12, first.hash)
+    for one in (first, second, seal(partition=1), seal(100, 101, topic="u")):
+        await seals.add(one)
 
-        async def in_memory() -> list[tuple[object, ...]]:
-            return [(one.message.offset, one.message.value, one.reason) for one in memory.letters.values()]
-
-        return memory, in_memory
-    database: Database[dict[str, Any]] = request.getfixturevalue("database")
-
-    async def in_mongo() -> list[tuple[object, ...]]:
-        return [(one["offset"], one["value"], one["reason"]) for one in kept(database)]
-
-    return DocumentDeadLetters(repository(request.getfixturevalue("resources"), LETTERS)), in_mongo
+    assert await seals.newest("t", 0) == second
+    assert await seals.newest("t", 1) == seal(partition=1)
+    assert await seals.newest("t", 2) is None
 
 
-def kept(database: Database[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The dead letters that are in MongoDB."""
-    return list(database["audit_dead_letters"].find(sort=["_id"]))
+async def test_of_two_who_seal_from_the_same_offset_on_one_loses(seals: Seals) -> None:
+    kept = await asyncio.gather(*(seals.add(seal(0, number)) for number in range(1, 9)), return_exceptions=True)
+
+    assert sorted(type(one).__name__ for one in kept) == ["NoneType", *["SealedAlready"] * 7]
+    newest = await seals.newest("t", 0)
+    assert newest is not None
+    assert newest.next - 1 == [type(one) for one in kept].index(type(None))
 
 
-async def test_dead_letter_of_one_place_is_kept_once_with_bytes_and_reason(
-    dead_letters: tuple[DeadLetters, Kept],
-) -> None:
-    adapter, kept = dead_letters
-    message = Message(topic="t", partition=0, offset=7, key=None, value=b"\xff\x00{")
-    letters = [Letter(message, "no JSON"), Letter(replace(message, offset=8), "no JSON")]
+async def test_seal_that_is_there_already_is_no_loss_if_it_is_ours(resources: Resources) -> None:
+    in_mongo = MongoSeals(mongo(resources, "audit_mongo_url"))
+    await in_mongo.add(seal())
 
-    for some in (letters, letters[:1]):
-        await adapter.add(some)
+    await in_mongo.add(seal())
 
-    assert await kept() == [(7, b"\xff\x00{", "no JSON"), (8, b"\xff\x00{", "no JSON")]
-
-
-MESSAGE = Message(topic="t", partition=0, offset=7, key=b"k", value=b"v")
-
-
-@pytest.fixture
-def letters_in_mongo(resources: Resources) -> DeadLetters:
-    return DocumentDeadLetters(repository(resources, LETTERS))
-
-
-@pytest.mark.parametrize("size", [MAX_VALUE_BYTES, MAX_VALUE_BYTES + 1, 2**24, 2**24 + 1])
-async def test_dead_letter_that_mongo_cannot_take_keeps_its_reason_without_the_value(
-    letters_in_mongo: DeadLetters, database: Database[dict[str, Any]], size: int
-) -> None:
-    small = replace(MESSAGE, offset=8)
-
-    await letters_in_mongo.add([Letter(replace(MESSAGE, value=bytes(size)), "no JSON"), Letter(small, "no JSON")])
-
-    large, other = kept(database)
-    assert (other["offset"], other["value"]) == (8, b"v")
-    assert (large["offset"], large["key"]) == (7, b"k")
-    if size <= MAX_VALUE_BYTES:
-        assert (len(large["value"]), large["reason"]) == (size, "no JSON")
-    else:
-        assert (large["value"], large["reason"]) == (None, f"no JSON; its {size:,} bytes are in the topic only")
-
-
-async def test_reason_with_lone_surrogates_is_kept(
-    letters_in_mongo: DeadLetters, database: Database[dict[str, Any]]
-) -> None:
-    await letters_in_mongo.add([Letter(MESSAGE, "what \ud800 is this ✓")])
-
-    assert [one["reason"] for one in kept(database)] == ["what \\ud800 is this ✓"]
+    with pytest.raises(SealedAlready):
+        await in_mongo.add(seal(0, 2))

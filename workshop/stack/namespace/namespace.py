@@ -6,11 +6,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
+from showcase.audit.infrastructure.connectors import CONTEXT_TABLE, HEARTBEAT_TABLE
 from workshop.stack.model import URL_VARIABLES, StackError, Urls, url_of
-from workshop.stack.namespace.connect import ConnectPart, connector_config
-from workshop.stack.namespace.kafka import HEARTBEAT, KafkaPart
+from workshop.stack.namespace.connect import ConnectPart, source
+from workshop.stack.namespace.kafka import KafkaPart
 from workshop.stack.namespace.mail import TOP_LEVEL, MailPart
-from workshop.stack.namespace.mongo import MongoPart
+from workshop.stack.namespace.mongo import MongoPart, writer_url
 from workshop.stack.namespace.part import Part, check_name, in_server, new_name, taken
 from workshop.stack.namespace.postgres import PostgresPart, database_url, service_urls
 from workshop.stack.namespace.rabbitmq import RabbitMQPart
@@ -19,7 +20,6 @@ from workshop.stack.namespace.redis import RedisPart
 ANSWER_WITHIN_S = 15.0
 CAPTURE_WITHIN_S = 60.0
 DROPPED_AT_ONCE = 4
-HEARTBEAT_TABLE = "public.heartbeat"
 
 T = TypeVar("T")
 
@@ -71,9 +71,10 @@ class Namespace:
         """Capture every change of some tables into Kafka from now on; returns when it is streaming.
 
         Args:
-            tables: `orders` or `schema.orders`, topics `<topic_prefix><schema>.<table>`. The table
-                `heartbeat` always comes along: its changes let Debezium give old log free.
-            config: settings of the connector other than those of postgres-source.json.
+            tables: `orders` or `schema.orders`, topics `<topic_prefix><schema>.<table>`. The tables
+                `heartbeat` and `audit_context` always come along: changes of the first let Debezium give old log
+                free, the second tells who changed something.
+            config: settings of the connector other than those that the system itself applies.
             within_s: the longest that this may take; rows already there are copied first.
 
         Called again it captures these tables instead. Raises StackError for a table that is not there, and
@@ -82,15 +83,15 @@ class Namespace:
         if "SHOWCASE_CONNECT_URL" not in self.urls:
             raise StackError("there is no Kafka Connect to capture changes with", "name connect among the servers")
         postgres, kafka = PostgresPart(self.urls, self.within_s), KafkaPart(self.urls, self.within_s)
-        wanted = sorted({HEARTBEAT_TABLE, *(table if "." in table else f"public.{table}" for table in tables)})
-        if missing := sorted(set(wanted) - (there := postgres.tables(self.name))):
+        named = {HEARTBEAT_TABLE, *(table if "." in table else f"public.{table}" for table in tables)}
+        if missing := sorted(named - (there := postgres.tables(self.name))):
             raise StackError(f"no table {', '.join(missing)} to capture", f"there are: {', '.join(sorted(there))}")
         # Before the connector: a consumer that subscribes to a topic that is not there yet waits long for it.
-        prefix = in_server(self.name)
-        kafka.make_topics([*(f"{prefix}.{table}" for table in wanted), f"{prefix}.transaction", HEARTBEAT + prefix])
+        captured = source(self.name, named | ({CONTEXT_TABLE} & there))
+        kafka.make_topics([topic.name for topic in captured.topics])
         ConnectPart(self.urls, self.within_s).start(
             self.name,
-            connector_config(self.name, wanted) | dict(config or {}),
+            captured.config() | dict(config or {}),
             lambda: postgres.is_streaming(self.name),
             within_s,
         )
@@ -183,6 +184,7 @@ class Namespace:
             env |= service_urls(self.urls, in_server(self.name))
         if "SHOWCASE_MONGO_URL" in self.urls:
             env["SHOWCASE_MONGO_URL"] = self.mongo_url
+            env["SHOWCASE_AUDIT_MONGO_URL"] = writer_url(self.urls, self.mongo_database)
         if "SHOWCASE_RABBITMQ_URL" in self.urls:
             env["SHOWCASE_RABBITMQ_URL"] = self.rabbitmq_url
         return env

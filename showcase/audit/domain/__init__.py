@@ -1,0 +1,1 @@
+"""What an audit is made of: records of changes, and seals that prove that none was touched."""

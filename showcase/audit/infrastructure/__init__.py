@@ -1,0 +1,1 @@
+"""The audit's records, seals and anchors in MongoDB, PostgreSQL and Kafka."""

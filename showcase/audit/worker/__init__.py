@@ -1,0 +1,1 @@
+"""What runs in the background: recording, anchoring, and looking after the capture."""
