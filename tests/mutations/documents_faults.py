@@ -1,10 +1,9 @@
-"""The rules by which documents outlive faults: deadlines, transactions, schema, change streams; and the audit's."""
+"""The rules by which documents outlive faults: deadlines, transactions, schema, change streams."""
 
 from tests.mutations import Mutation
 
 IN = "showcase/documents/infrastructure"
 MONGO, SCHEMA, CHANGES = f"{IN}/mongo.py", f"{IN}/schema.py", f"{IN}/changes.py"
-AUDIT = "showcase/audit/infrastructure.py"
 
 
 def rule(what: str, file: str, old: str, new: str, *tests: str) -> Mutation:
@@ -29,10 +28,6 @@ def changes(name: str) -> str:
 
 def apps(name: str) -> str:
     return f"tests/integration/test_documents_apps.py::{name}"
-
-
-def audit(name: str) -> str:
-    return f"tests/contract/test_audit_store.py::{name}"
 
 
 def driver(name: str) -> str:
@@ -187,27 +182,6 @@ MUTATIONS = (
         "self._seen(event, is_up=False)",
         "self._seen(event, is_up=True)",
         apps("test_a_server_is_up_then_away_then_up_again"),
-    ),
-    rule(
-        "a record that is too large is refused alone",
-        AUDIT,
-        "if isinstance(one, Unstorable | DocumentTooLarge)",
-        "if isinstance(one, Unstorable)",
-        audit("test_mongo_keeps_all_of_a_batch_but_the_record_that_it_can_never_take_and_names_that_one"),
-    ),
-    rule(
-        "a dead letter that is too large keeps its reason",
-        AUDIT,
-        "if value is not None and len(value) > MAX_VALUE_BYTES:",
-        "if False:",
-        audit("test_dead_letter_that_mongo_cannot_take_keeps_its_reason_without_the_value"),
-    ),
-    rule(
-        "a reason that is no Unicode is kept",
-        AUDIT,
-        'letter.reason.encode(errors="backslashreplace").decode()',
-        "letter.reason",
-        audit("test_reason_with_lone_surrogates_is_kept"),
     ),
     rule(
         "a cancellation that the driver has swallowed is not forgotten",

@@ -252,6 +252,16 @@ async def test_seals_are_a_chain_without_gaps_over_all_messages_also_those_that_
     assert [first.previous, second.previous, third.previous] == [FIRST, first.hash, second.hash]
 
 
+async def test_what_was_recorded_and_comes_again_before_its_seal_is_sealed_once() -> None:
+    audit = Audit()
+    await audit.record(*of_lsn(0, 1))
+    await audit.record(*of_lsn(0, 1, 2))
+    await audit.recorder.seal([("t", 0)])
+
+    (seal,) = audit.seals.seals.values()
+    assert len(seal.ids) == len(set(seal.ids)) == 3
+
+
 async def test_seal_is_due_after_some_time_or_some_records_and_not_before() -> None:
     audit = Audit(seal_after_s=0.05, seal_records=3)
     await audit.record(*of_lsn(0, 1))
