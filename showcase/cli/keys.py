@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from showcase.cli.telling import told
+from showcase.cli.telling import operating, told
 from showcase.platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ def list_keys() -> None:
 @keys.command()
 def rotate() -> None:
     """Have the next key sign from now on; tokens of the present one stay good until they expire."""
-    with told("keys") as settings:
+    with told("keys") as settings, operating("keys rotate"):
         _on_keys(settings, lambda keys: keys.rotate(settings.access_lifetime))
 
 
 @keys.command(context_settings={"ignore_unknown_options": True})  # one kid in 64 begins with "-"
 def revoke(kid: Annotated[str, typer.Argument(help="Of a key that somebody else has got hold of.")]) -> None:
     """Drop a key: every token that it has signed is refused, in every process within seconds."""
-    with told("keys") as settings:
+    with told("keys") as settings, operating("keys revoke"):
         _on_keys(settings, lambda keys: keys.revoke(kid))
 
 

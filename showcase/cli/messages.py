@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from showcase.cli.telling import told
+from showcase.cli.telling import operating, told
 
 if TYPE_CHECKING:
     from showcase.messaging.application.operations import Operations
@@ -83,7 +83,8 @@ def replay(message_id: Id) -> None:
     """Send a message back to the queue it came from."""
     from showcase.messaging.application.operations import OPERATOR
 
-    asked(lambda operations: operations.replay(message_id, OPERATOR))
+    with operating("messages replay"):
+        asked(lambda operations: operations.replay(message_id, OPERATOR))
     typer.echo("1 replayed")
 
 
@@ -94,7 +95,8 @@ def replay_all(queue: Queue = None, type_: Type = None) -> None:
     from showcase.messaging.application.parking_lot import Which
 
     which = Which(queue=queue, type=type_)
-    done = asked(lambda operations: operations.replay_all(which, OPERATOR))
+    with operating("messages replay-all"):
+        done = asked(lambda operations: operations.replay_all(which, OPERATOR))
     typer.echo(f"{done.replayed:,} replayed{'; there are more: run it again' if done.more else ''}")
 
 
@@ -103,7 +105,8 @@ def discard(message_id: Id, reason: Annotated[str, typer.Option(help="Why; it is
     """Give a message up."""
     from showcase.messaging.application.operations import OPERATOR
 
-    asked(lambda operations: operations.discard(message_id, OPERATOR, reason))
+    with operating("messages discard"):
+        asked(lambda operations: operations.discard(message_id, OPERATOR, reason))
     typer.echo("1 discarded")
 
 

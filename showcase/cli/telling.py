@@ -1,11 +1,15 @@
 """What goes wrong, told as a person at a terminal wants to hear it."""
 
+import os
+import pwd
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import typer
 from pydantic import ValidationError
 
+from showcase.kernel import trace
+from showcase.kernel.acting import Acting, acting
 from showcase.kernel.errors import DomainError, Unavailable
 from showcase.platform.settings import Misconfigured, Settings
 
@@ -32,6 +36,15 @@ def told(process: str) -> Iterator[Settings]:
     except TimeoutError:
         typer.echo("error: what was in flight did not finish in time", err=True)
         raise typer.Exit(1) from None
+
+
+def operating(command: str) -> AbstractContextManager[None]:
+    """Within the block it is an operator who acts, by a command such as `keys rotate`: the user of this process."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container the user may have no name
+        user = str(os.getuid())
+    return acting(Acting(actor=f"operators/{user}", reason=f"showcase {command}", traceparent=trace.current()))
 
 
 @contextmanager

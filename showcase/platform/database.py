@@ -3,6 +3,9 @@
 SQLAlchemy gives the pool and the transactions, psycopg 3 the wire. Server-side timeouts are set as well, but a
 server that is paused keeps none of them. Cancelling is no way out either: psycopg would ask the server to
 cancel, and wait for it. So the deadline cuts the line.
+
+Who acts (`kernel.acting`) is told to the database as a setting of the transaction, `audit.context`, which its triggers
+write down beside what they see changed (migration 0007).
 """
 
 import asyncio
@@ -15,12 +18,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from psycopg.sql import Literal
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from showcase.kernel import acting
+from showcase.kernel.acting import Acting
 from showcase.kernel.errors import Unavailable
 
 Wait = Callable[[float], Awaitable[bool]]
@@ -62,7 +68,8 @@ class Database:
         """A transaction: commits at the end of the block, rolls back on any error.
 
         Inside another one of the same task it is the same transaction, so that an order, its event and the
-        stored answer of its request become true together.
+        stored answer of its request become true together. Whoever acts when it begins has acted in all of it, but for
+        savepoints that another has begun.
 
         Raises Unavailable when the database does not answer in time or is away.
         """
@@ -80,8 +87,10 @@ class Database:
                 assert isinstance(driver, psycopg.AsyncConnection)
                 with _cut_at(deadline, driver):
                     async with connection.begin():
-                        self._open[task] = here = _Open(connection, driver)
+                        self._open[task] = here = _Open(connection, driver, acting.current())
                         try:
+                            if here.actor is not None:
+                                await _run(driver, _say(here.actor))
                             yield connection
                         finally:
                             del self._open[task]
@@ -92,6 +101,8 @@ class Database:
     async def savepoint(self) -> AsyncIterator[AsyncConnection]:
         """A part of the transaction that this task has open: an error undoes what the block did, and no more.
 
+        If another acts now than in the rest of the transaction, he has acted in this part of it.
+
         Raises what the block raises: then the transaction can go on. A deadlock and a lock that was not to be had are
         Unavailable. So is a connection that was lost, but then whatever the transaction does next is Unavailable too.
         Raises RuntimeError where no transaction is open.
@@ -100,19 +111,24 @@ class Database:
         if here is None:
             raise RuntimeError("a savepoint is part of a transaction, and none is open")
         registered = len(here.afterwards)
+        outer, inner = here.actor, acting.current()
+        is_another = inner != outer
         with _translated():
             # Past SQLAlchemy, whose own savepoints cost three times as much; one name, since they lie in one another.
-            await here.driver.execute("SAVEPOINT part")
+            await _run(here.driver, "SAVEPOINT part" + ("; " + _say(inner) if is_another else ""))
+        here.actor = inner
         try:
             yield here.connection
-            await here.driver.execute("RELEASE part")
+            await _run(here.driver, "RELEASE part" + ("; " + _say(outer) if is_another else ""))
         except BaseException as error:
             del here.afterwards[registered:]
             with _translated():
-                await here.driver.execute("ROLLBACK TO part; RELEASE part")
+                await _run(here.driver, "ROLLBACK TO part; RELEASE part")  # who acted before acts again, by that
                 if isinstance(error, DBAPIError | psycopg.Error):
                     raise
             raise
+        finally:
+            here.actor = outer
 
     async def after_commit(self, call: Afterwards) -> None:
         """Do something once the transaction that is open has committed; at once if none is, never if it fails."""
@@ -155,13 +171,26 @@ class Database:
         await self._engine.dispose()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Open:
-    """A transaction that a task has open."""
+    """A transaction that a task has open; `actor` is who acts in it, as the database knows."""
 
     connection: AsyncConnection
     driver: psycopg.AsyncConnection[Any]
+    actor: Acting | None
     afterwards: list[Afterwards] = field(default_factory=list)
+
+
+async def _run(driver: psycopg.AsyncConnection[Any], statements: str) -> None:
+    """Have the server run statements in one round trip."""
+    # A client-side cursor prepares none: those that tell who acts hardly ever come twice.
+    await psycopg.AsyncClientCursor(driver).execute(statements.encode())
+
+
+def _say(who: Acting | None) -> str:
+    """The statement that tells the database who acts from here on; a savepoint that is rolled back takes it back."""
+    # No SELECT set_config(…): a query has to be planned, which takes longer than all else together.
+    return f"SET LOCAL audit.context = {Literal(who.as_json() if who else '').as_string()}"
 
 
 def _refuse_dead(connection: Any, record: object, proxy: object) -> None:

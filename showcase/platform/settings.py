@@ -184,6 +184,8 @@ class Settings(BaseSettings):
     audit_seal_records: int = Field(2_000, ge=1, le=100_000)
     """A record waits so long for its seal, or for so many others of its partition."""
     audit_letters_kept: timedelta = timedelta(days=30)
+    audit_key_cache_s: float = Field(60.0, ge=0, le=3_600)
+    """How long a consumer may seal with a key that was destroyed, at the most."""
 
     # -- the rest
     payment_latency: timedelta = timedelta(milliseconds=20)

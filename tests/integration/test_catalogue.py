@@ -19,7 +19,8 @@ from workshop.stack.namespace import Namespace
 from workshop.stack.namespace.postgres import check_services_once
 
 POSTGRES = "SHOWCASE_POSTGRES_URL"
-SERVICES = ("SHOWCASE_PAYMENT_POSTGRES_URL", "SHOWCASE_STOCK_POSTGRES_URL", "SHOWCASE_NOTICE_POSTGRES_URL")
+ROLES = ("showcase_payment", "showcase_stock", "showcase_notice", "showcase_anchor")
+SERVICES = tuple(f"{role.upper()}_POSTGRES_URL" for role in ROLES)
 AT_ONCE = 8
 
 
@@ -201,7 +202,7 @@ def test_a_user_who_may_not_make_roles_can_use_those_that_somebody_else_made(own
     poor = poor_user(own)
     _, password = credentials(url_of(poor, POSTGRES))
     with psycopg.connect(own.urls[POSTGRES], autocommit=True) as db:
-        for role in ("showcase_payment", "showcase_stock", "showcase_notice"):
+        for role in ROLES:
             db.execute(SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(Identifier(role), Literal(password)))
         with Namespace.create(poor) as names:
             assert all(logs_in(names.env[variable]) for variable in SERVICES)
@@ -210,7 +211,7 @@ def test_a_user_who_may_not_make_roles_can_use_those_that_somebody_else_made(own
     check_services_once.cache_clear()  # as in a new process
     with pytest.raises(StackError, match="poor may not make what a namespace needs: permission denied") as refusal:
         Namespace.create(poor)
-    assert "showcase_payment, showcase_stock, showcase_notice" in refusal.value.remedy
+    assert ", ".join(ROLES) in refusal.value.remedy
 
 
 def test_a_service_that_the_server_keeps_out_is_named(own: Stack) -> None:

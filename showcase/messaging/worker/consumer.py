@@ -20,7 +20,8 @@ from typing import Generic
 
 import structlog
 
-from showcase.kernel import events
+from showcase.kernel import events, trace
+from showcase.kernel.acting import Acting, acting
 from showcase.kernel.clock import Clock, system_clock
 from showcase.kernel.errors import Unavailable
 from showcase.kernel.ids import EventId
@@ -204,12 +205,21 @@ class _Consumer(Generic[D]):
 
     async def _attempt(self, task: Task) -> Failure | None:
         try:
-            with events.handling(task.event):
+            with events.handling(task.event), acting(self._acting(task.event)):
                 async with asyncio.timeout(HANDLED_WITHIN_S), self.savepoint():
                     await task.handle()
         except Exception as error:
             return Failure.of(error)
         return None
+
+    def _acting(self, event: events.Event) -> Acting:
+        """Who changes what an event makes change: this consumer, for the sake of the request that the event came of."""
+        return Acting(
+            actor=f"services/{self.queue}",
+            request_id=event.correlation_id,
+            reason=f"{event.type} {event.id}",
+            traceparent=trace.current(),
+        )
 
     # -- a database that is away
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from showcase.kernel import acting
 from showcase.kernel.clock import system_clock
 from showcase.kernel.errors import Forbidden, Unauthenticated
 from showcase.kernel.principal import MULTI_FACTOR_ACR, SENSITIVE, Principal, Scope
@@ -50,6 +51,8 @@ class InsufficientUserAuthentication(Unauthenticated):
 async def caller(connection: HTTPConnection, *, sensitive: bool = False) -> Principal:
     """Who makes a request; looked at once a request, and again for what is sensitive.
 
+    From here on it is the caller who acts, if the request does anything.
+
     Raises Unauthenticated, Unavailable.
     """
     known = getattr(connection.state, "principal", None)
@@ -61,6 +64,7 @@ async def caller(connection: HTTPConnection, *, sensitive: bool = False) -> Prin
     authenticate: Authenticate = connection.app.state.authenticate
     principal = await authenticate(token, sensitive=sensitive)
     connection.state.principal = principal
+    acting.identify(principal.subject, str(principal.session_id or ""))
     return principal
 
 

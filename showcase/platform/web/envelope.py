@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 
 import structlog
@@ -9,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from showcase.kernel import trace
+from showcase.kernel.acting import ANONYMOUS, LIMITS, Acting, acting
 from showcase.kernel.errors import TooLarge
 from showcase.kernel.ids import new_uuid
 from showcase.platform.web.problems import bug, response_of
@@ -26,6 +28,10 @@ SECURITY = {
 """For every answer that does not say otherwise (OWASP REST Security Cheat Sheet)."""
 _said: ContextVar[dict[str, str] | None] = ContextVar("said", default=None)
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Methods that change nothing (RFC 9110 §9.2.1): whoever uses them does not act."""
+REASON = "X-Audit-Reason"
+"""Why a request changes something, in the caller's words, as UTF-8."""
 
 
 def say(name: str, value: str) -> None:
@@ -69,7 +75,8 @@ class Envelope:
             await send(message)
 
         try:
-            await self.app(scope, receive, marked_send)
+            with _acting_in(scope, headers, request_id, traceparent):
+                await self.app(scope, receive, marked_send)
         except Exception as error:
             log.error("unhandled", path=scope["path"], exc_info=error)
             if status or scope["type"] != "http":
@@ -78,6 +85,24 @@ class Envelope:
         finally:
             took_ms = round((time.perf_counter() - began) * 1000, 1)
             log.info("request", method=scope.get("method", "WS"), path=scope["path"], status=status, took_ms=took_ms)
+
+
+def _acting_in(scope: Scope, headers: Headers, request_id: str, traceparent: str) -> AbstractContextManager[None]:
+    """Somebody acts while an unsafe request is handled; `callers.caller` tells who, once it is proven."""
+    method = scope.get("method", "")
+    if scope["type"] != "http" or method in SAFE:
+        return nullcontext()
+    reason = _reason(headers.get(REASON, "")) or f"{method} {scope['path']}"
+    return acting(Acting(actor=ANONYMOUS, request_id=request_id, reason=reason, traceparent=traceparent))
+
+
+def _reason(given: str) -> str:
+    """A reason that can be shown to whoever reads the audit; nothing, if this one cannot."""
+    try:
+        reason = given.encode("latin-1").decode()  # a header comes as latin-1, whatever it was
+    except UnicodeDecodeError:
+        return ""
+    return reason if reason.isprintable() and len(reason) <= LIMITS["reason"] else ""
 
 
 class BodyLimit:

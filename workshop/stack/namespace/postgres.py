@@ -33,8 +33,9 @@ MAKING = f"{TEMPLATES}making"
 LOCK = 0x5340CA5E  # any number: one lock of the cluster, held by whoever makes or removes a template
 ATTEMPTS = 5
 SHOWCASE = migrations.FOLDER.parent
-SERVICES = ("payment", "stock", "notice")
-"""Each has a role of its own, `showcase_payment` and so on, which the migrations make."""
+SERVICES = ("payment", "stock", "notice", "anchor")
+"""Each has a role of its own, `showcase_payment` and so on, which the migrations make. `anchor` is the part of the
+audit that keeps signatures out of reach of the rest."""
 
 
 class LockedOut(StackError):
