@@ -12,8 +12,9 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from showcase.audit.application.asking import Place, Question
 from showcase.audit.application.ports import Added, Entry, Letter, SealedAlready
-from showcase.audit.domain.records import Record
+from showcase.audit.domain.records import CONTEXT, Record
 from showcase.audit.domain.seals import Seal
 from showcase.audit.infrastructure.content import record_of
 from showcase.kernel.events import Event
@@ -47,11 +48,34 @@ class MemoryAuditStore:
         changed = {at: content for at, content in other.items() if content != entries[at].content}
         return Added(len(self.entries) - before, {}, changed)
 
-    async def timeline(
-        self, entity_type: str, entity_id: str, after: str | None = None, limit: int = 50
-    ) -> Sequence[Record]:
-        found = [one for one in self.records if (one.entity_type, one.entity_id) == (entity_type, entity_id)]
-        return sorted((one for one in found if one.id > (after or "")), key=lambda record: record.id)[:limit]
+    async def find(self, question: Question, after: Place | None = None, limit: int = 50) -> Sequence[Record]:
+        def key(record: Record) -> tuple[Any, ...]:
+            return (record.committed_at, record.id) if question.by_time else (record.id,)
+
+        def is_behind(record: Record) -> bool:
+            if after is None:
+                return True
+            place = (after.committed_at, after.id) if question.by_time else (after.id,)
+            return key(record) < place if question.newest_first else key(record) > place
+
+        found = [one for one in self.records if is_behind(one) and is_asked_for(question, one)]
+        return sorted(found, key=key, reverse=question.newest_first)[:limit]
+
+
+def is_asked_for(question: Question, record: Record) -> bool:
+    said, at = record.after or {}, record.committed_at
+    return (
+        record.id >= question.not_before
+        and (record.entity_type == question.entity_type if question.entity_type else record.entity_type != CONTEXT)
+        and (not question.entity_ids or record.entity_id in question.entity_ids)
+        and (question.operation is None or record.operation is question.operation)
+        and (not question.transactions or record.transaction in question.transactions)
+        and (not question.actor or said.get("actor") == question.actor)
+        and (not question.request_id or said.get("request_id") == question.request_id)
+        and (question.since is None or at >= question.since)
+        and (question.until is None or at < question.until)
+        and (question.by is None or at <= question.by)
+    )
 
 
 class MemorySeals:

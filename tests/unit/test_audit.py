@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from showcase.audit.application.asking import NoSuchEntity, timeline
 from showcase.audit.application.ports import Added, Entry, Message, SealedAlready
 from showcase.audit.application.recorder import Recorder, Rules, StartedAnew
 from showcase.audit.domain.records import Record
@@ -343,34 +342,3 @@ def test_content_is_the_record_and_nothing_else() -> None:
 
     assert record_of(record.id, content_of(record)) == record
     assert content_of(record) == content_of(record_of(record.id, content_of(record)))
-
-
-# -- asking
-
-
-async def test_timeline_is_in_the_order_of_the_log_a_snapshot_first_and_comes_in_pages() -> None:
-    audit = Audit()
-    told = [("d", 9), ("u", 4), ("u", 3), ("r", 3)]
-    await audit.record(
-        *(message(envelope(op, lsn=lsn), offset=at) for at, (op, lsn) in enumerate(told)),
-        message(envelope("u", lsn=5), {"order_id": "another"}, offset=4),
-    )
-
-    first, following = await timeline(audit.store, "orders", "a", None, 3)
-    second, end = await timeline(audit.store, "orders", "a", following, 3)
-
-    assert [(int(one.position, 16), one.operation) for one in first] == [(3, "read"), (3, "update"), (4, "update")]
-    assert [(int(one.position, 16), one.operation) for one in second] == [(9, "delete")]
-    assert end is None
-
-
-async def test_page_that_ends_with_the_last_record_is_the_last() -> None:
-    audit = Audit()
-    await audit.record(*of_lsn(1, 2))
-
-    assert (await timeline(audit.store, "orders", "a", None, 2))[1] is None
-
-
-async def test_nothing_recorded_is_no_such_entity() -> None:
-    with pytest.raises(NoSuchEntity):
-        await timeline(Audit().store, "orders", "a", None, 10)
