@@ -6,7 +6,7 @@ from typing import Protocol
 
 from showcase.audit.domain.records import Record
 from showcase.audit.domain.seals import Seal
-from showcase.kernel.changes import Change
+from showcase.kernel.changes import BrokenChange, Change
 
 Partition = tuple[str, int]
 """A topic, and the number of one of its partitions."""
@@ -14,10 +14,13 @@ Encode = Callable[[Record], bytes]
 """The bytes of a record that are kept, and hashed: the same for the same record, always.
 
 Raises ValueError for one that cannot be kept."""
-Protect = Callable[[Sequence[Change]], Awaitable[Sequence[Change]]]
-"""Makes what is personal in some changes unreadable without its subject's key; the others stay as they are.
+Protect = Callable[[Sequence[Change]], Awaitable[Sequence[Change | BrokenChange]]]
+"""Makes what is personal in some changes unreadable without its subject's key; the others stay as they are, and one
+that cannot be protected becomes the error that says why.
 
 Raises Unavailable."""
+Alike = Callable[[bytes, bytes], bool]
+"""Whether a stored content and one that is told now differ by no more than that their subject was erased in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import structlog
 
 from showcase.audit.application.ports import (
+    Added,
+    Alike,
     DeadLetters,
     Encode,
     Entry,
@@ -28,6 +31,8 @@ log = structlog.get_logger()
 
 MAX_AHEAD = timedelta(days=1)
 """How far the database's clock may be before the broker's: what is further ahead is no time of a commit."""
+PART = 500
+"""Of so many messages the records are on their way into the store while the next ones are read: two cores are busy."""
 
 
 class StartedAnew(RuntimeError):
@@ -40,6 +45,11 @@ class StartedAnew(RuntimeError):
 async def unprotected(changes: Sequence[Change]) -> Sequence[Change]:
     """Nothing in them is personal."""
     return changes
+
+
+def never_alike(stored: bytes, told: bytes) -> bool:
+    """Where nothing is personal, nothing is erased."""
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +103,7 @@ class Recorder:
         encode: Encode,
         protect: Protect = unprotected,
         rules: Rules | None = None,
+        alike: Alike = never_alike,
     ) -> None:
         self._store = store
         self._seals = seals
@@ -100,6 +111,7 @@ class Recorder:
         self._encode = encode
         self._protect = protect
         self._rules = rules or Rules()
+        self._alike = alike
         self._open: dict[Partition, _Open] = {}
 
     async def begin(self, topic: str, partition: int, oldest: int = 0, end: int | None = None) -> int:
@@ -142,15 +154,26 @@ class Recorder:
                 await self.begin(*here)
             if message.offset >= self._open[here].next:
                 unread.append(message)
-        entries, letters = await self._read(unread)
-        added = await self._store.add(entries)
-        letters += [Letter(entries[at].message, reason) for at, reason in added.refused.items()]
+        letters: list[Letter] = []
+        parts: list[tuple[list[Entry], asyncio.Task[Added]]] = []
+        async with _side_by_side() as tasks:
+            for at in range(0, len(unread), PART):
+                entries, broken = await self._read(unread[at : at + PART])
+                letters += broken
+                parts.append((entries, tasks.create_task(self._store.add(entries))))
+                await _sent()
+        new, kept = 0, []
+        for entries, adding in parts:
+            added = adding.result()
+            new += added.new
+            letters += [Letter(entries[at].message, reason) for at, reason in added.refused.items()]
+            for at, stored in added.other.items():
+                entries[at] = await self._settled(entries[at], stored)
+            kept += [entry for at, entry in enumerate(entries) if at not in added.refused]
         if letters:
             await self._dead_letters.add(sorted(letters, key=lambda one: (one.message.partition, one.message.offset)))
-        for at, stored in added.other.items():
-            entries[at] = await self._settled(entries[at], stored)
-        self._enter(unread, [entry for at, entry in enumerate(entries) if at not in added.refused])
-        return added.new
+        self._enter(unread, kept)
+        return new
 
     async def seal(self, partitions: Collection[Partition] | None = None) -> dict[Partition, int]:
         """Seal what is due; of some partitions, if they are named, all there is.
@@ -158,10 +181,8 @@ class Recorder:
         Returns the offsets up to which all is sealed by this call, and may be committed. Raises SealedAlready, and
         then the partition is to be taken over anew; Unavailable.
         """
-        sealed: dict[Partition, int] = {}
-        for partition in [one for one in self._open if self._is_due(one, partitions)]:
-            here = self._open[partition]
-            seal = Seal(
+        seals = {
+            partition: Seal(
                 topic=partition[0],
                 partition=partition[1],
                 first=here.begin,
@@ -171,10 +192,18 @@ class Recorder:
                 lost=here.lost,
                 previous=here.previous,
             )
+            for partition, here in self._open.items()
+            if self._is_due(partition, partitions)
+        }
+
+        async def add(partition: Partition, seal: Seal) -> None:
             await self._seals.add(seal)
             self._open[partition] = _Open(begin=seal.next, previous=seal.hash, next=seal.next)
-            sealed[partition] = seal.next
-        return sealed
+
+        async with _side_by_side() as tasks:
+            for partition, seal in seals.items():
+                tasks.create_task(add(partition, seal))
+        return {partition: seal.next for partition, seal in seals.items()}
 
     def _is_due(self, partition: Partition, partitions: Collection[Partition] | None) -> bool:
         here = self._open[partition]
@@ -195,9 +224,11 @@ class Recorder:
                 letters.append(Letter(message, str(error)))
         protected = await self._protect([change for _, change in read])
         entries: list[Entry] = []
-        for (message, _), change in zip(read, protected, strict=True):
+        for (message, _), one in zip(read, protected, strict=True):
             try:
-                record = Record.of(change)
+                if isinstance(one, BrokenChange):
+                    raise one
+                record = Record.of(one)
                 content = self._encode(record)
                 entries.append(Entry(message, record.id, content, leaf(content)))
             except ValueError as error:
@@ -224,8 +255,12 @@ class Recorder:
     async def _settled(self, entry: Entry, stored: bytes) -> Entry:
         """What is to be sealed where another content is stored under the id of a record.
 
-        Nobody but an intruder changes a record: what came in is sealed, and whoever verifies finds the difference.
+        A change that was told before its subject was erased and is told again after that, or the other way round, is
+        sealed as it is stored. Nobody but an intruder changes a record otherwise: what came in is sealed, and whoever
+        verifies finds the difference.
         """
+        if self._alike(stored, entry.content):
+            return replace(entry, content=stored, leaf=leaf(stored))
         log.error("a record is not what its change says", id=entry.id, place=entry.message.place)
         return entry
 
@@ -244,6 +279,22 @@ class Recorder:
             some.sort(key=lambda entry: entry.message.offset)
             here.ids += [entry.id for entry in some]
             here.leaves += [entry.leaf for entry in some]
+
+
+@asynccontextmanager
+async def _side_by_side() -> AsyncIterator[asyncio.TaskGroup]:
+    """Tasks that are all over when the block is; when one fails the others end, and its error is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+
+
+async def _sent() -> None:
+    """Give way twice: a task that was just made runs, then the event loop writes what it has to send."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 def _epoch(message: Message) -> int:
