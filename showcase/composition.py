@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import showcase.messaging.wiring as messaging
+from showcase.audit.domain.personal import Personal
 from showcase.caching import Answer, Cache, Key, Kind, Options
 from showcase.kernel.events import Event
 from showcase.messaging.application.handlers import Anything, Handlers
@@ -40,6 +41,7 @@ from showcase.shop.infrastructure import SqlHouseholds, SqlOrders, SqlProducts
 
 if TYPE_CHECKING:
     from showcase.audit.application.capture import Capture
+    from showcase.audit.application.protecting import Erased
     from showcase.auth.wiring import Auth
     from showcase.documents.api import Provides
     from showcase.documents.application import Repository
@@ -49,9 +51,18 @@ if TYPE_CHECKING:
 SLICES = ("auth", "shop", "views", "caching", "messaging", "audit", "realtime")
 AUDITED = (
     *("public.orders", "public.order_lines", "payment.charges", "payment.refunds"),
-    *("auth.events", "messaging.actions", "audit.reads"),
+    *("auth.events", "messaging.actions", "audit.reads", "audit.erasures"),
 )
 """The tables whose changes are recorded."""
+PRICES = ("pricing.dbo.supplier", "pricing.dbo.price_list")
+"""Those in SQL Server, where there is one."""
+PERSONAL = (
+    Personal(table="orders", subject=("households/{household_id}",), columns=("reference",)),
+    # Where nobody has proven who it was, the account that was tried.
+    Personal(table="auth.events", subject=("{actor}", "accounts/{account_id}"), columns=("address", "data")),
+    Personal(table="audit_context", subject=("{actor}", "database-users/{database_user}"), columns=("client_address",)),
+)
+"""What in them is personal: it is recorded sealed with its subject's key."""
 
 QUEUES = (
     Queue(name="payment", types=payment.TAKES),
@@ -106,7 +117,7 @@ def build_slices(resources: Resources, auth: "Auth", names: Sequence[str] = SLIC
         "messaging": lambda: messaging.build(
             resources, topology(resources.settings), SCHEMAS, partial(asyncapi, resources.settings)
         ),
-        "audit": lambda: audit.build(resources),
+        "audit": lambda: audit.build(resources, AUDITED),
         "realtime": lambda: realtime.build(resources, _owner_of(resources), auth.denylist.on_denied),
     }
     if unknown := sorted(set(names) - set(built)):
@@ -124,11 +135,16 @@ def build_worker(resources: Resources, name: str) -> Work:
     if name == "audit":
         import showcase.audit.wiring as audit
 
-        return audit.work(resources, ("public.audit_context", *AUDITED))
+        prices = PRICES if "sqlserver" in settings.audit_sources else ()
+        return audit.work(resources, ("public.audit_context", *AUDITED, *prices), PERSONAL)
     if name == "capture":
         import showcase.audit.wiring as audit
 
         return audit.supervising(resources, AUDITED)
+    if name == "anchor":
+        import showcase.audit.wiring as audit
+
+        return audit.anchor(resources)
     if name == "invalidation":
         import showcase.caching.wiring as caching
 
@@ -141,6 +157,19 @@ def build_worker(resources: Resources, name: str) -> Work:
 def operations(resources: Resources) -> Operations:
     """What an operator sees and does."""
     return messaging.operations(resources, topology(resources.settings), SCHEMAS)
+
+
+async def erase(resources: Resources, subject: str, reason: str) -> "Sequence[Erased]":
+    """Destroy the keys of what the audit has recorded of a subject, and of its account if it has one.
+
+    Raises Unavailable.
+    """
+    import showcase.audit.wiring as audit
+    from showcase.auth.infrastructure.accounts import SqlAccounts
+
+    account = await SqlAccounts(resources.database).by_subject(subject)
+    subjects = (subject,) if account is None else (subject, f"accounts/{account.id}")
+    return await audit.subjects(resources).erase(subjects, reason)
 
 
 def capture(resources: Resources, source: str = "postgres") -> "Capture":
@@ -305,7 +334,7 @@ CONSUMERS: Mapping[str, Callable[[Resources], Consumer]] = {
 }
 """Who handles the messages of each queue."""
 
-WORKERS = ("relay", "audit", "capture", "parking", "invalidation", *CONSUMERS)
+WORKERS = ("relay", "audit", "capture", "anchor", "parking", "invalidation", *CONSUMERS)
 
 
 def definitions(settings: Settings) -> dict[str, Any]:

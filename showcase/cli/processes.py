@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from showcase.cli.telling import database_told, told
+from showcase.cli.telling import database_told, operating, told
 from showcase.kernel.principal import Principal, Scope
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -55,17 +55,14 @@ def relay() -> None:
 @app.command()
 def worker(
     name: Annotated[
-        str, typer.Argument(help="payment, stock, notice, shop, realtime, views, caching, invalidation, parking")
+        str,
+        typer.Argument(
+            help="payment, stock, notice, shop, realtime, views, caching, invalidation, parking, audit, capture"
+        ),
     ],
 ) -> None:
-    """Handle the messages of one queue."""
+    """Handle the messages of one queue; look after something."""
     work(name)
-
-
-@app.command()
-def audit() -> None:
-    """Store captured changes as audit records."""
-    work("audit")
 
 
 @app.command()
@@ -93,7 +90,7 @@ def seed() -> None:
 @app.command()
 def prune() -> None:
     """Remove what need not be kept any longer: published events, handled ones, old answers."""
-    with told("prune") as settings:
+    with told("prune") as settings, operating("prune"):
         from showcase import composition
         from showcase.platform.resources import Resources
 

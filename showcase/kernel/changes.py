@@ -51,7 +51,7 @@ class Change:
     Attributes:
         source: which database, by the name that its connector has for it.
         epoch: which life of it.
-        table: `orders`, or `payment.charges` outside of the schema `public` (`dbo` of SQL Server).
+        table: `orders`, or `payment.charges`, `dbo.price_list` outside of the schema `public`.
         key: the columns of the primary key; of a truncation none. A key that is changed is told as a deletion of the
             old one and a creation of the new one, in one place of the log.
         before: the row as it was, all columns (REPLICA IDENTITY FULL); None where it was not there.
@@ -112,7 +112,7 @@ def read(key: bytes | None, value: bytes | None, epoch: int = 0) -> Change | Non
         return Change(
             source=str(source.get("name", "")),
             epoch=epoch,
-            table=named[1] if named[0] in ("public", "dbo") else ".".join(named),
+            table=named[1] if named[0] == "public" else ".".join(named),
             operation=operation,
             key={} if operation is Operation.TRUNCATE else json.loads(key or b"{}"),
             before=rows[0],

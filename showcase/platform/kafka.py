@@ -62,16 +62,25 @@ def client_config(url: str) -> dict[str, str | int | float | bool]:
 
 
 async def make_topics(
-    url: str, topics: Sequence[str], *, partitions: int = 1, kept: timedelta, within_s: float = 15.0
+    url: str,
+    topics: Sequence[str],
+    *,
+    partitions: int = 1,
+    kept: timedelta,
+    max_message_bytes: int | None = None,
+    within_s: float = 15.0,
 ) -> None:
     """Make topics; those that are there stay as they are.
 
     Args:
-        kept: how long a record stays, at least.
+        kept: how long a record stays, at least, however many bytes they come to.
+        max_message_bytes: of one record with all that is around it; as much as in other topics, if not given.
 
     Raises Unavailable.
     """
-    config = {"retention.ms": str(round(kept.total_seconds() * 1000))}
+    config = {"retention.ms": str(round(kept.total_seconds() * 1000)), "retention.bytes": "-1"}
+    if max_message_bytes is not None:
+        config["max.message.bytes"] = str(max_message_bytes)
     new = [NewTopic(topic, num_partitions=partitions, config=config) for topic in topics]
 
     def make() -> None:

@@ -23,6 +23,8 @@ def _words(given: object) -> object:
 
 WORKSHOP_SECRETS = "w1:only-for-the-workshop-where-nothing-is-worth-stealing"
 
+WORKSHOP_ANCHOR_KEY = "77" * 32
+
 
 class Settings(BaseSettings):
     """Where the servers are and how the system behaves.
@@ -184,6 +186,15 @@ class Settings(BaseSettings):
     audit_seal_records: int = Field(2_000, ge=1, le=100_000)
     """A record waits so long for its seal, or for so many others of its partition."""
     audit_letters_kept: timedelta = timedelta(days=30)
+    audit_contexts_kept: timedelta = timedelta(days=7)
+    audit_reads_kept: timedelta = timedelta(days=90)
+    """Rows in PostgreSQL; their records stay."""
+    audit_anchor_s: float = Field(10.0, gt=0, le=3_600)
+    """How often the ends of all chains of seals are signed: what was cut off since then is not seen."""
+    audit_anchor_key: SecretStr = SecretStr(WORKSHOP_ANCHOR_KEY)
+    """The seed of an Ed25519 key, 64 hexadecimal digits. Only whoever anchors, or verifies by it, needs one."""
+    audit_anchor_file: str = ""
+    """A second place for anchors, best on a disk that others than the database's masters look after."""
     audit_key_cache_s: float = Field(60.0, ge=0, le=3_600)
     """How long a consumer may seal with a key that was destroyed, at the most."""
 
@@ -210,6 +221,15 @@ class Settings(BaseSettings):
         if len({name for name, _ in named}) < len(named):
             raise ValueError("SHOWCASE_SECRETS has two secrets with one id")
         return self
+
+    def anchor_seed(self) -> bytes:
+        """The seed of the key that signs anchors. Raises Misconfigured for the default one outside of the workshop."""
+        given = self.audit_anchor_key.get_secret_value()
+        if self.environment != "workshop" and given == WORKSHOP_ANCHOR_KEY:
+            raise Misconfigured("SHOWCASE_AUDIT_ANCHOR_KEY is the default one: set it, or SHOWCASE_ENVIRONMENT=workshop")
+        if not re.fullmatch("[0-9a-fA-F]{64}", given):
+            raise Misconfigured("SHOWCASE_AUDIT_ANCHOR_KEY is 64 hexadecimal digits")
+        return bytes.fromhex(given)
 
     def url(self, name: str) -> str:
         """The URL in one of the settings above. Raises ValueError, naming the variable, when there is none."""

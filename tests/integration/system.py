@@ -172,7 +172,7 @@ class System:
             process.kill()
 
     def _begin(self, name: str, settings: Mapping[str, object]) -> Process:
-        command = [name] if name in ("relay", "audit") else ["worker", name]
+        command = [name] if name == "relay" else ["worker", name]
         line, url = None, ""
         if name == "app":  # listens already, so that nobody else gets the port
             line = socket.create_server(("127.0.0.1", 0), backlog=1_024)

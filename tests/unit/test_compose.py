@@ -1,6 +1,5 @@
 """compose.yaml is valid, safe, and the same system as the local stack."""
 
-import json
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from showcase.audit.infrastructure.connectors import PostgresSource, SqlServerSource
 from workshop.stack.compose import port_variable
 from workshop.stack.local.catalogue import SERVERS_BY_NAME
 from workshop.stack.local.folder import CHECKOUT
@@ -28,7 +28,10 @@ SETTINGS = dict(
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)([^}]*)\}")
 SQLSERVER = ("sqlserver", "sqlserver-init")
 ONE_SHOT = "sqlserver-init"
-CONNECTORS = sorted((CONFIG / "connect").glob("*.json"))
+CONNECTORS: dict[str, PostgresSource | SqlServerSource] = {
+    "postgres": PostgresSource(name="shop", database="shop", tables=["public.orders"]),
+    "sqlserver": SqlServerSource(name="shop"),
+}
 
 
 def environment(service: str) -> dict[str, str]:
@@ -174,24 +177,24 @@ def test_connect_reads_the_shared_file_and_only_adds_to_it() -> None:
     assert SERVICES["connect"]["entrypoint"] == ["/bin/bash", "-c"]  # the image's own would rewrite the settings
 
 
-@pytest.mark.parametrize("path", CONNECTORS, ids=[path.stem for path in CONNECTORS])
-def test_what_connector_configs_name_is_there_and_allowed(path: Path) -> None:
+@pytest.mark.parametrize("name", CONNECTORS)
+def test_what_connector_configs_name_is_there_and_allowed(name: str) -> None:
     worker = (CONFIG / "connect" / "connect-distributed.properties").read_text()
     allowed = re.search(r"allowlist\.pattern=(.+)", worker)
     assert allowed
-    named = re.findall(r"\$\{env:(\w+)\}", path.read_text())
+    named = re.findall(r"\$\{env:(\w+)\}", " ".join(CONNECTORS[name].config().values()))
     assert len(named) >= 4
-    for name in named:
-        assert name in environment("connect")
-        assert re.search(allowed[1], name)
+    for variable in named:
+        assert variable in environment("connect")
+        assert re.search(allowed[1], variable)
 
 
 def test_sql_server_captures_the_tables_that_its_connector_reads() -> None:
     scripts = "\n".join(path.read_text() for path in sorted((CONFIG / "sqlserver").glob("*.sql")))
-    connector = json.loads((CONFIG / "connect" / "sqlserver-source.json").read_text())
+    connector = SqlServerSource(name="shop")
     captured = re.findall(r"@source_schema = N'(\w+)', @source_name = N'(\w+)'", scripts)
-    assert sorted(".".join(table) for table in captured) == sorted(connector["table.include.list"].split(","))
-    assert f"CREATE DATABASE {connector['database.names']};" in scripts
+    assert sorted(".".join(table) for table in captured) == sorted(connector.tables)
+    assert f"CREATE DATABASE {connector.database};" in scripts
     assert f"CREATE LOGIN {environment('connect')['SQLSERVER_USER']} " in scripts
     assert set(re.findall(r"\$\((\w+)\)", scripts)) <= environment(ONE_SHOT).keys()
 

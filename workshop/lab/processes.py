@@ -125,7 +125,7 @@ class Processes:
     def _begin(self, name: str, settings: Mapping[str, object]) -> Process:
         self._count += 1
         log = self._folder / f"{self._count:03}-{name}.log"
-        command = ["serve"] if name == "app" else [name] if name in ("relay", "audit") else ["worker", name]
+        command = ["serve"] if name == "app" else [name] if name == "relay" else ["worker", name]
         line = None
         url = ""
         if name == "app":  # listens already, so that nobody else gets the port

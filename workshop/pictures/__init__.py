@@ -5,6 +5,13 @@ compared with the one it draws next. Each brings its own light paper (it reads o
 its `alt` text what it shows, and labels lines and lanes where they are instead of in a legend.
 """
 
+from workshop.pictures.audit import (
+    audit_hops,
+    audit_progress,
+    audit_timeline,
+    books_compared,
+    columns_through,
+)
 from workshop.pictures.caching import crowds, latencies, reads_over_time
 from workshop.pictures.codes import answers_over_time, chances, code_windows, qr_code, truncation
 from workshop.pictures.documents import (
@@ -42,9 +49,14 @@ __all__ = [
     "anatomy",
     "answers_over_time",
     "attack_matrix",
+    "audit_hops",
+    "audit_progress",
+    "audit_timeline",
     "best_sellers",
+    "books_compared",
     "chances",
     "code_windows",
+    "columns_through",
     "counted_through",
     "counter_table",
     "counts_over_time",

@@ -12,6 +12,8 @@ CONTEXT = "audit_context"
 """The table in which a transaction says who makes it. Its rows are records like all others."""
 WHOLE_TABLE = ""
 """The id of what happens to all rows of a table at once."""
+_SORTED = json.JSONEncoder(sort_keys=True).encode
+"""`json.dumps` would make an encoder for each record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,14 @@ class Record:
             raise BrokenChange(f"the {change.operation} of a row of {change.table} does not say what it is now")
         entity_id = "/".join(map(str, change.key.values())) or WHOLE_TABLE
         return cls(
-            id=_id(change),
+            id=record_id(
+                source=change.source,
+                epoch=change.epoch,
+                table=change.table,
+                key=change.key,
+                operation=change.operation,
+                position=change.position,
+            ),
             source=change.source,
             epoch=change.epoch,
             entity_type=change.table,
@@ -71,8 +80,9 @@ class Record:
         )
 
 
-def _id(change: Change) -> str:
-    what = json.dumps([change.source, change.table, change.key, change.operation], sort_keys=True)
+def record_id(*, source: str, epoch: int, table: str, key: object, operation: Operation, position: str) -> str:
+    """See `Record.id`. Whoever has the content of a record can tell from it under which id it is to stand."""
+    what = _SORTED([source, table, key, operation])
     digest = hashlib.sha256(what.encode(errors="surrogatepass")).hexdigest()[:32]
-    step = 0 if change.operation is Operation.READ else 1
-    return f"{change.epoch:04}-{change.position}-{step}-{digest}"
+    step = 0 if operation is Operation.READ else 1
+    return f"{epoch:04}-{position}-{step}-{digest}"

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pymongo.errors import BulkWriteError
 
 from showcase.audit.application.ports import Added, Entry, SealedAlready
+from showcase.audit.domain.records import CONTEXT
 from showcase.audit.domain.seals import Seal
 from showcase.documents import AlreadyThere, Collection, Document, Index, Moment
 from showcase.documents.infrastructure.mongo import Mongo
@@ -74,7 +75,8 @@ RECORDS = Collection(
         Index(keys=("change.transaction", "_id")),
         Index(keys=("change.committed_at", "_id")),
         Index(keys=("topic", "partition", "offset")),
-        Index(keys=("change.after.actor", "_id"), only={"change.entity_type": "audit_context"}),
+        Index(keys=("change.after.actor", "_id"), only={"change.entity_type": CONTEXT}),
+        Index(keys=("change.after.request_id", "_id"), only={"change.entity_type": CONTEXT}),
     ),
 )
 SEALS = Collection(
@@ -135,6 +137,7 @@ class MongoSeals:
         return None if found is None else seal_of(found)
 
     async def add(self, seal: Seal) -> None:
+        link = seal.link
         document = {
             "_id": seal.id,
             "topic": seal.topic,
@@ -143,10 +146,10 @@ class MongoSeals:
             "next": seal.next,
             "ids": list(seal.ids),
             "leaves": b"".join(seal.leaves),
-            "root": seal.root.hex(),
+            "root": link.root.hex(),
             "lost": seal.lost,
             "previous": seal.previous,
-            "hash": seal.hash,
+            "hash": link.hash,
             "sealed_at": self._clock(),
             "version": 1,
         }

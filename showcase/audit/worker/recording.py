@@ -19,6 +19,9 @@ from showcase.platform.worker import Work, persist
 
 log = structlog.get_logger()
 
+BATCH = 4_000
+"""So many messages are taken at the most: what all of them wait for, the disk, costs each of them less."""
+
 
 def recording(
     recorder: Callable[[], Recorder], settings: Settings, topics: Sequence[str], prepare: Callable[[], Awaitable[None]]
@@ -38,13 +41,19 @@ def recording(
                 topics,
                 _Ledger(recorder()),
                 stop,
-                group=f"{settings.topic_prefix}audit",
+                group=group_of(settings),
+                batch=BATCH,
                 session_timeout_s=settings.kafka_session_timeout_s,
             )
         except SealedAlready as error:
             raise Unavailable(f"another consumer has sealed {error}: reading again from where it ended") from error
 
     return lambda stop: persist(attempt, stop)
+
+
+def group_of(settings: Settings) -> str:
+    """The group of all consumers that record."""
+    return f"{settings.topic_prefix}audit"
 
 
 class _Ledger:

@@ -1,24 +1,20 @@
 """Kafka Connect: a Debezium connector, and the stored place in the log that it has read up to.
 
-The connector's config is `workshop/servers/connect/postgres-source.json`. Where the database is and who
-reads it the Connect worker knows by its own environment (`${env:POSTGRES_PASSWORD}`, Kafka KIP-887), so that one
-file serves every kind of stack and the REST API has no password to show.
+The connector's config is the one that the system itself applies (`showcase.audit`), with other names. Where the
+database is and who reads it the Connect worker knows by its own environment, so that it serves every kind of stack.
 """
 
-import json
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import httpx
 
+from showcase.audit.infrastructure.connectors import PostgresSource
 from workshop.stack.local.connect import client
-from workshop.stack.local.server import CONFIG
 from workshop.stack.model import StackError, Urls
 from workshop.stack.namespace.part import POLL_S, Trace, first_line, found, in_server, speaking_to, wait_until
 
-TEMPLATE = CONFIG / "connect" / "postgres-source.json"
 Json = dict[str, Any]
 
 
@@ -51,12 +47,12 @@ class ConnectPart:
             self.validate(api, {**config, "name": in_server(name)})
             exists = in_server(name) in self.connectors(api)
             if exists:
-                self.stop(api, name)  # or its old status would pass for that of the new config
+                self.stop(api, in_server(name))  # or its old status would pass for that of the new config
             self.ask(api, "PUT", f"{path}/config", config)
             if exists:
                 self.ask(api, "PUT", f"{path}/resume")
             wait_until(
-                lambda: is_running(self.status(api, name)) and is_streaming(),
+                lambda: is_running(self.status(api, in_server(name))) and is_streaming(),
                 within_s,
                 lambda: f"connect: the connector {in_server(name)} does not stream",
             )
@@ -70,31 +66,34 @@ class ConnectPart:
         answer = self.ask(api, "PUT", f"/connector-plugins/{plugin}/config/validate", config).json()
         values = [setting["value"] for setting in answer["configs"] if setting["value"]]
         if wrong := [f"{value['name']}: {error}" for value in values for error in value["errors"]]:
-            raise StackError(f"connect: {'; '.join(wrong)}", "see workshop/servers/connect and `workshop logs connect`")
+            raise StackError(f"connect: {'; '.join(wrong)}", "see `workshop logs connect`")
 
     def drop(self, name: str) -> None:
-        path = f"/connectors/{in_server(name)}"
         with speaking_to(self.server, httpx.HTTPError), client(self.urls, self.within_s) as api:
-            if in_server(name) not in self.connectors(api):
-                return
-            try:
-                self.stop(api, name)
-                self.ask(api, "DELETE", f"{path}/offsets")  # or its next namesake would start where this one stood
-            finally:
-                self.ask(api, "DELETE", path)
-            wait_until(
-                lambda: in_server(name) not in self.connectors(api) and self.status(api, name) is None,
-                self.within_s,
-                lambda: f"connect: the connector {in_server(name)} is not gone",
-            )
+            for trace in found("connector", self.connectors(api), name):
+                self.remove(api, trace.identifier)
 
-    def stop(self, api: httpx.Client, name: str) -> None:
-        """End the connector's task; it keeps its config and offsets."""
-        self.ask(api, "PUT", f"/connectors/{in_server(name)}/stop")
+    def remove(self, api: httpx.Client, connector: str) -> None:
+        """Stop a connector, remove it and its offsets, and wait until it is gone."""
+        path = f"/connectors/{connector}"
+        try:
+            self.stop(api, connector)
+            self.ask(api, "DELETE", f"{path}/offsets")  # or its next namesake would start where this one stood
+        finally:
+            self.ask(api, "DELETE", path)
         wait_until(
-            lambda: is_stopped(self.status(api, name)),
+            lambda: connector not in self.connectors(api) and self.status(api, connector) is None,
             self.within_s,
-            lambda: f"connect: the connector {in_server(name)} does not stop",
+            lambda: f"connect: the connector {connector} is not gone",
+        )
+
+    def stop(self, api: httpx.Client, connector: str) -> None:
+        """End the connector's task; it keeps its config and offsets."""
+        self.ask(api, "PUT", f"/connectors/{connector}/stop")
+        wait_until(
+            lambda: is_stopped(self.status(api, connector)),
+            self.within_s,
+            lambda: f"connect: the connector {connector} does not stop",
         )
 
     def connectors(self, api: httpx.Client) -> list[str]:
@@ -102,9 +101,9 @@ class ConnectPart:
         names: list[str] = self.ask(api, "GET", "/connectors").json()
         return names
 
-    def status(self, api: httpx.Client, name: str) -> Json | None:
+    def status(self, api: httpx.Client, connector: str) -> Json | None:
         """What the connector and its task are doing; None when nobody has said yet, or any more."""
-        answer = api.get(f"/connectors/{in_server(name)}/status")
+        answer = api.get(f"/connectors/{connector}/status")
         return None if answer.status_code == httpx.codes.NOT_FOUND else dict(answer.raise_for_status().json())
 
     def ask(self, api: httpx.Client, method: str, path: str, body: object = None) -> httpx.Response:
@@ -146,18 +145,13 @@ def complaint(answer: httpx.Response) -> str:
     return " ".join(said.split())
 
 
-def connector_config(name: str, tables: Iterable[str]) -> dict[str, str]:
-    """The template with what is a namespace's own filled in.
+def source(name: str, tables: Iterable[str]) -> PostgresSource:
+    """A namespace's database as a source of changes.
 
     Args:
-        tables: with their schema, such as `public.orders`.
+        tables: with their schema, such as `public.orders`; that of the heartbeat comes along.
+
+    Raises Misconfigured for a name that cannot be one of a table.
     """
-    config: dict[str, str] = json.loads(TEMPLATE.read_text())
     identifier = in_server(name)
-    return config | {
-        "database.dbname": identifier,
-        "slot.name": identifier,
-        "publication.name": identifier,
-        "topic.prefix": identifier,
-        "table.include.list": ",".join(map(re.escape, tables)),
-    }
+    return PostgresSource(name=identifier, database=identifier, tables=tuple(tables), partitions=1)

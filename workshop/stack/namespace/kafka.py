@@ -7,11 +7,11 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from showcase.audit.infrastructure.connectors import HEARTBEAT_TOPIC
 from workshop.stack.local.kafka import client_config
 from workshop.stack.model import Urls
 from workshop.stack.namespace.part import Trace, found, speaking_to, wait_until
 
-HEARTBEAT = "__debezium-heartbeat."  # Debezium puts this before its topic prefix
 RETENTION = {"retention.ms": str(24 * 60 * 60 * 1000), "retention.bytes": str(256 * 1024 * 1024)}
 
 
@@ -61,7 +61,7 @@ class KafkaPart:
         topics = admin.list_topics(timeout=self.within_s).topics
         groups = admin.list_consumer_groups(request_timeout=self.within_s).result().valid
         return [
-            *found("kafka topic", topics, name, skip=HEARTBEAT),
+            *found("kafka topic", topics, name, skip=HEARTBEAT_TOPIC),
             *found("kafka consumer group", (group.group_id for group in groups), name),
         ]
 
