@@ -115,13 +115,15 @@ def captured(names: Namespace, count: int) -> list[Envelope]:
         while len(found) < count:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Debezium has told {len(found)} of {count} changes")
-            messages = (one for one in consumer.consume(AT_ONCE, 0.2) if not one.error() and one.value())
-            found += [
-                Envelope(m.topic(), json.loads(m.key()), json.loads(m.value()), m.headers() or []) for m in messages
-            ]
+            found += [_envelope(one) for one in consumer.consume(AT_ONCE, 0.2) if not one.error() and one.value()]
     finally:
         consumer.close()
     return sorted(found, key=lambda one: (one.value["source"]["lsn"], one.topic))
+
+
+def _envelope(message: Any) -> Envelope:
+    key, value = json.loads(message.key()), json.loads(message.value())
+    return Envelope(message.topic(), key, value, message.headers() or ())
 
 
 def varied(history: Sequence[Envelope], number: int) -> Iterator[Envelope]:
@@ -172,7 +174,12 @@ def fill(names: Namespace, history: Sequence[Envelope], numbers: range) -> int:
     for number in numbers:
         for one in varied(history, number):
             key, value = (json.dumps(it, separators=(",", ":")).encode() for it in (one.key, one.value))
-            message = {"key": key, "value": value, "headers": list(one.headers), "on_delivery": delivered}
+            message: dict[str, Any] = {
+                "key": key,
+                "value": value,
+                "headers": list(one.headers),
+                "on_delivery": delivered,
+            }
             try:
                 producer.produce(one.topic, **message)
             except BufferError:  # its queue is full
@@ -323,7 +330,7 @@ def main() -> None:
         if broken := [one.error() for one in messages if one.error()]:
             raise KafkaException(broken[0])
         if messages:
-            collection.insert_many([json.loads(one.value()) for one in messages], ordered=False)
+            collection.insert_many([json.loads(one.value() or b"null") for one in messages], ordered=False)
             consumer.commit(asynchronous=False)
 
 

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from showcase.audit.application.asking import Place, Question
 from showcase.audit.application.ports import Added, Entry, Letter, SealedAlready
+from showcase.audit.domain.history import UNKNOWN
 from showcase.audit.domain.records import CONTEXT, Record
 from showcase.audit.domain.seals import Seal
 from showcase.audit.infrastructure.content import record_of
@@ -70,7 +71,7 @@ def is_asked_for(question: Question, record: Record) -> bool:
         and (not question.entity_ids or record.entity_id in question.entity_ids)
         and (question.operation is None or record.operation is question.operation)
         and (not question.transactions or record.transaction in question.transactions)
-        and (not question.actor or said.get("actor") == question.actor)
+        and (not question.actor or (said.get("actor") or UNKNOWN) == question.actor)
         and (not question.request_id or said.get("request_id") == question.request_id)
         and (question.since is None or at >= question.since)
         and (question.until is None or at < question.until)

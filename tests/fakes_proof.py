@@ -391,6 +391,11 @@ def make_a_seal_unreadable(audit: Audit) -> tuple[str, Partition, int]:
     return "broken chain", ("a", 0), 5
 
 
+def make_the_last_seal_unreadable(audit: Audit) -> tuple[str, Partition, int]:
+    audit.chain()[-1]["ids"] = 7
+    return "broken chain", ("a", 0), 10
+
+
 def remove_the_first_seal(audit: Audit) -> tuple[str, Partition, int]:
     audit.seals.remove(audit.chain()[0])
     return "broken chain", ("a", 0), 0
@@ -467,6 +472,7 @@ ATTACKS: tuple[Attack, ...] = (
     edit_a_seal,
     edit_the_leaves_of_a_seal,
     make_a_seal_unreadable,
+    make_the_last_seal_unreadable,
     remove_the_first_seal,
     remove_a_seal,
     remove_a_seal_and_its_records,

@@ -1,14 +1,16 @@
 """The audit over HTTP. Whoever reads it is himself noted, before he is shown anything."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol
 
 import structlog
 from fastapi import APIRouter, Depends, Path, Query, Request
-from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from showcase.audit.application.asking import (
     Archive,
@@ -22,20 +24,21 @@ from showcase.audit.application.asking import (
     deeds,
     diff,
     everything,
-    is_gone,
     page,
     row_at,
     timeline,
 )
 from showcase.audit.application.asking import Page as Found
 from showcase.audit.domain.history import differences
+from showcase.documents import Moment
+from showcase.kernel import trace
 from showcase.kernel.acting import Acting, acting
 from showcase.kernel.changes import Operation
 from showcase.kernel.errors import DomainError, Unavailable
 from showcase.kernel.principal import Principal, Scope
 from showcase.platform.web.callers import MissingScope, MissingToken, require
 from showcase.platform.web.paging import BadCursor, Cursor, Limit, Page, cursor_of, key_of
-from showcase.platform.web.problems import documented
+from showcase.platform.web.problems import bug, documented, response_of
 
 log = structlog.get_logger()
 
@@ -49,12 +52,25 @@ EntityId = Annotated[
     Path(
         min_length=1,
         max_length=500,
-        description="the primary key, its parts joined with `/`; one that ends in `/at` or `/diff` cannot be asked for",
+        description="the primary key, its parts joined with `/`. Rows whose parts read the same (`a/b`, `c` and `a`, "
+        "`b/c`) are told together: `key` tells them apart. The timeline of a key that ends in `/at` or `/diff` cannot "
+        "be asked for: see `/audit/records`",
     ),
 ]
+
+
+def _rfc3339(given: object) -> object:
+    """A number would be taken for seconds. Raises ValueError."""
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", str(given), re.ASCII):
+        raise ValueError("give a time with its offset: 2026-01-31T23:59:00+01:00, where `+` is %2B in a query")
+    return given
+
+
+Time = Annotated[Moment, BeforeValidator(_rfc3339)]
+"""RFC 3339, with an offset."""
 Table = Annotated[str, Query(alias="type", max_length=200, description="only this table")]
-Since = Annotated[AwareDatetime | None, Query(alias="from", description="committed then or later")]
-Until = Annotated[AwareDatetime | None, Query(alias="to", description="committed before")]
+Since = Annotated[Time | None, Query(alias="from", description="committed then or later")]
+Until = Annotated[Time | None, Query(alias="to", description="committed before")]
 
 
 class Actor(BaseModel):
@@ -82,6 +98,12 @@ class Change(BaseModel):
     after: Any
 
 
+class Became(Change):
+    """One column at two times."""
+
+    by: str | None = Field(description="the id of the record that gave it its new value; null where not all are read")
+
+
 class AuditRecord(BaseModel):
     """One change of one row."""
 
@@ -89,6 +111,7 @@ class AuditRecord(BaseModel):
     source: str
     entity_type: str
     entity_id: str = Field(description="empty: all rows of the table, which was truncated")
+    key: dict[str, Any]
     operation: Operation
     who: Actor
     before: dict[str, Any] | None = Field(description="the row as it was")
@@ -118,7 +141,7 @@ class RowThen(BaseModel):
 class DiffModel(BaseModel):
     """What became of a row between two times."""
 
-    columns: dict[str, Change] = Field(description="that differ")
+    columns: dict[str, Became] = Field(description="that differ")
     records: list[AuditRecord] = Field(description="what happened to it in between")
     is_whole: bool = Field(description="whether these are all")
 
@@ -157,11 +180,18 @@ def routes(archive: Archive, reads: Reads) -> APIRouter:
         request_id = str(structlog.contextvars.get_contextvars().get("request_id", ""))
         reason = f"{request.method} {request.url.path}"
         session_id = str(principal.session_id or "")
-        with acting(Acting(actor=principal.subject, session_id=session_id, request_id=request_id, reason=reason)):
+        who = Acting(
+            actor=principal.subject,
+            session_id=session_id,
+            request_id=request_id,
+            reason=reason,
+            traceparent=trace.current(),
+        )
+        with acting(who):
             await reads.add(
                 actor=principal.subject,
                 request_id=request_id,
-                path=request.url.path,
+                path=request.url.path.replace("\0", "\ufffd"),  # PostgreSQL knows no NUL
                 query=request.url.query[:MAX_QUERY],
             )
 
@@ -176,12 +206,12 @@ def _of_entities(router: APIRouter, archive: Archive) -> None:
     """What became of one row. The two with a suffix come first: the id takes whatever is left of a path."""
 
     @router.get("/entities/{entity_type}/{entity_id:path}/at", responses=documented(*PROBLEMS, NoSuchEntity))
-    async def at(entity_type: EntityType, entity_id: EntityId, time: AwareDatetime) -> RowThen:
+    async def at(entity_type: EntityType, entity_id: EntityId, time: Time) -> RowThen:
         """One row as it was at some time."""
         state = await row_at(archive, entity_type, entity_id, time)
         return RowThen(
             row=None if state.row is None else dict(state.row),
-            is_gone=is_gone(state.by.record),
+            is_gone=state.row is None,
             by=AuditRecord.of(state.by),
         )
 
@@ -191,13 +221,16 @@ def _of_entities(router: APIRouter, archive: Archive) -> None:
     async def between(
         entity_type: EntityType,
         entity_id: EntityId,
-        since: Annotated[AwareDatetime, Query(alias="from")],
-        until: Annotated[AwareDatetime, Query(alias="to")],
+        since: Annotated[Time, Query(alias="from")],
+        until: Annotated[Time, Query(alias="to")],
     ) -> DiffModel:
         """What became of one row between two times."""
         found = await diff(archive, entity_type, entity_id, since, until)
         return DiffModel(
-            columns={name: Change.model_validate(both) for name, both in found.columns.items()},
+            columns={
+                name: Became(before=both.before, after=both.after, by=found.by.get(name))
+                for name, both in found.columns.items()
+            },
             records=[AuditRecord.of(one) for one in found.records],
             is_whole=found.is_whole,
         )
@@ -261,21 +294,33 @@ def _of_records(router: APIRouter, archive: Archive) -> None:
     async def export(since: Since = None, until: Until = None, entity_type: Table = "") -> StreamingResponse:
         """The same as NDJSON (https://github.com/ndjson/ndjson-spec), one record a line, as many as there are.
 
-        If it has to break off, the last line is `{"error": …}`: a file without one is whole.
+        If it has to break off, the last line is a problem with an `error`: a file without one is whole.
         """
         question = Question(entity_type=entity_type, since=since, until=until, by_time=True)
         if since and until and until < since:
             raise BadInterval(f"{until} is before {since}")
-        return StreamingResponse(_lines(archive, question), media_type="application/x-ndjson")
+        records = everything(archive, question)
+        first = await anext(records, None)  # as long as nothing is sent, a status can tell what is wrong
+        return StreamingResponse(_lines(first, records), media_type="application/x-ndjson")
 
 
-async def _lines(archive: Archive, question: Question) -> AsyncIterator[str]:
-    try:
-        async for one in everything(archive, question):
-            yield AuditRecord.of(one).model_dump_json() + "\n"
-    except DomainError as error:  # it has begun: no status can tell any more
-        log.warning("export broken off", why=error.detail)
-        yield json.dumps({"error": error.detail}) + "\n"
+async def _lines(first: Attributed | None, others: AsyncGenerator[Attributed]) -> AsyncIterator[str]:
+    async with aclosing(others):
+        try:
+            if first is not None:
+                yield AuditRecord.of(first).model_dump_json() + "\n"
+            async for one in others:
+                yield AuditRecord.of(one).model_dump_json() + "\n"
+        except DomainError as error:
+            log.warning("export broken off", why=error.detail)
+            yield _last_line(error.detail, response_of(error))
+        except Exception as error:  # a file that looks whole would be worse
+            log.error("export broken off", exc_info=error)
+            yield _last_line("this is our fault", bug())
+
+
+def _last_line(why: str, problem: Response) -> str:
+    return json.dumps({"error": why, **json.loads(bytes(problem.body))}) + "\n"
 
 
 def _place(cursor: str | None) -> Place | None:

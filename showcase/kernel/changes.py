@@ -103,20 +103,20 @@ def read(key: bytes | None, value: bytes | None, epoch: int = 0) -> Change | Non
         if dialect not in _DIALECTS:
             raise ValueError(f"there is no reader for the connector {dialect!r}")
         position, transaction = _DIALECTS[dialect](source, envelope)
-        named = (source["schema"], source["table"])
-        if not all(isinstance(one, str) for one in named):
+        schema, table = source["schema"], source["table"]
+        if not (isinstance(schema, str) and isinstance(table, str)):
             raise TypeError("the name of the table is no text")
-        rows = envelope.get("before"), envelope.get("after")
-        if not all(row is None or isinstance(row, dict) for row in rows):
+        before, after = envelope.get("before"), envelope.get("after")
+        if not (isinstance(before, dict | None) and isinstance(after, dict | None)):
             raise TypeError("a row is no set of columns")
         return Change(
             source=str(source.get("name", "")),
             epoch=epoch,
-            table=named[1] if named[0] == "public" else ".".join(named),
+            table=table if schema == "public" else f"{schema}.{table}",
             operation=operation,
             key={} if operation is Operation.TRUNCATE else json.loads(key or b"{}"),
-            before=rows[0],
-            after=rows[1],
+            before=before,
+            after=after,
             committed_at=_BEGINNING + timedelta(milliseconds=source["ts_ms"]),
             position=position,
             transaction=transaction,

@@ -226,7 +226,7 @@ class Settings(BaseSettings):
         """The seed of the key that signs anchors. Raises Misconfigured for the default one outside of the workshop."""
         given = self.audit_anchor_key.get_secret_value()
         if self.environment != "workshop" and given == WORKSHOP_ANCHOR_KEY:
-            raise Misconfigured("SHOWCASE_AUDIT_ANCHOR_KEY is the default one: set it, or SHOWCASE_ENVIRONMENT=workshop")
+            raise Misconfigured("SHOWCASE_AUDIT_ANCHOR_KEY is the default: set it, or SHOWCASE_ENVIRONMENT=workshop")
         if not re.fullmatch("[0-9a-fA-F]{64}", given):
             raise Misconfigured("SHOWCASE_AUDIT_ANCHOR_KEY is 64 hexadecimal digits")
         return bytes.fromhex(given)

@@ -5,15 +5,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from showcase.audit.application.ports import Letter, Message
+from showcase.audit.application.replaying import Dead, State, overview
 from showcase.audit.infrastructure.letters import KafkaDeadLetters, make
-from showcase.audit.wiring import dead_letter_topic, replay_topic
+from showcase.audit.wiring import dead_letter_topic, letter_box, replay_topic
 from showcase.platform.settings import Settings
 from tests.documents_others import closes_late
 from tests.fakes import settings_of, until
@@ -76,9 +77,14 @@ async def listed(names: Namespace) -> list[dict[str, Any]]:
     return found
 
 
+async def seen(names: Namespace) -> Sequence[Dead]:
+    """What the list shows, without a process for each look."""
+    return await overview(letter_box(settings_of(names.env)))
+
+
 async def states(names: Namespace) -> dict[str, str]:
     """By place, without the topic."""
-    return {one["place"].split(":", 1)[1]: one["state"] for one in await listed(names)}
+    return {one.place.split(":", 1)[1]: one.state.value for one in await seen(names)}
 
 
 async def replayed(names: Namespace, *words: str) -> str:
@@ -96,11 +102,11 @@ async def settled(names: Namespace, number: int, state: str) -> None:
     await until(all_have_it, within_s=WITHIN_S)
 
 
-async def reached(settings: Settings, total: int) -> None:
+async def reached(settings: Settings, total: int, *, within_s: float = WITHIN_S) -> None:
     async def is_there() -> bool:
         return await count(settings) >= total
 
-    await until(is_there, within_s=WITHIN_S)
+    await until(is_there, within_s=within_s)
 
 
 def bad() -> list[bytes]:
@@ -139,7 +145,7 @@ async def test_every_kind_of_bad_message_is_put_away_and_what_debezium_captures_
         assert await replayed(names, "--all") == f"{len(bad())} replayed"
 
         async def twice() -> bool:
-            return [(one["replays"], one["state"]) for one in await listed(names)] == [(2, "failed again")] * len(bad())
+            return [(one.replays, one.state) for one in await seen(names)] == [(2, State.FAILED)] * len(bad())
 
         await until(twice, within_s=WITHIN_S)
     assert await count(settings) == 10
@@ -160,7 +166,7 @@ async def test_replayed_letter_becomes_one_record_when_its_table_is_audited(name
 
     assert await replayed(names, f"{topic}:0:1") == "1 replayed"
     with Recording(names, "orders", "things"):
-        await reached(settings, 2)
+        await reached(settings, 2, within_s=30)
 
         async def one_is_recorded() -> bool:
             return await states(names) == {"0:2": "open", "0:1": "recorded", "0:0": "open"}
@@ -172,7 +178,7 @@ async def test_replayed_letter_becomes_one_record_when_its_table_is_audited(name
         assert await replayed(names, f"{topic}:0:0", f"{topic}:0:1") == "2 replayed"  # whoever insists
 
         async def both_again() -> bool:
-            return sorted(one["replays"] for one in await listed(names)) == [1, 2, 2]
+            return sorted(one.replays for one in await seen(names)) == [1, 2, 2]
 
         await until(both_again, within_s=WITHIN_S)
         await settled(names, 3, "recorded")

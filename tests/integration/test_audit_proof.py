@@ -29,7 +29,7 @@ from showcase.audit.infrastructure.content import OPTIONS, content_of
 from showcase.audit.infrastructure.proof import CHAINS, PLACES, MongoBooks, NotIndexed
 from showcase.audit.infrastructure.records import RECORDS, SEALS, MongoSeals, MongoStore
 from showcase.documents.wiring import apply, mongo
-from showcase.platform import database as platform
+from showcase.kernel.errors import Unavailable
 from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
 from tests.documents_others import closes_late
@@ -401,7 +401,7 @@ async def test_anchoring_waits_for_a_server_that_is_paused(private: Stack, file:
             async def anchored_to(next_: int) -> bool:
                 try:
                     last = await anchors.last()
-                except platform.Unavailable:
+                except Unavailable:
                     return False
                 return last is not None and Anchor.of(last.statement).heads[0].next == next_
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from showcase.app import create_app
-from showcase.audit.infrastructure import RECORDS, DocumentStore
+from showcase.audit.infrastructure.records import RECORDS, MongoStore
 from showcase.documents import NoSuchDocument, Repository
 from showcase.documents import wiring as documents
 from showcase.documents.api import provided
@@ -27,7 +27,7 @@ from showcase.kernel.principal import Principal, Scope
 from showcase.platform.logs import _with_trace
 from showcase.platform.resources import Resources
 from showcase.platform.web.app import build
-from tests.contract.test_audit_store import RECORD
+from tests.contract.test_audit_store import RECORD, entry
 from tests.documents_others import NOTES, Note, closes_late, connected, failing, killed, mongosh, unavailable_in_time
 from tests.fakes import settings_of, until
 from workshop.stack import Stack
@@ -75,7 +75,7 @@ async def test_two_apps_in_one_process_have_two_databases_and_see_nothing_of_eac
                 async with Resources(settings_of(names.env)) as resources:
                     await documents.apply(resources, RECORDS)
             async with Resources(settings_of(one.env)) as resources:
-                await DocumentStore(documents.repository(resources, RECORDS)).add([RECORD])
+                await MongoStore(documents.mongo(resources)).add([entry(RECORD)])
             first, second = [
                 await open_.enter_async_context(client_of(create_app(settings_of(names.env), ["audit"])))
                 for names in (one, two)

@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 import httpx
 import pytest
 
-from showcase.audit import wiring as audit
 from showcase.documents import NoSuchDocument
+from showcase.documents import wiring as documents
 from showcase.documents.infrastructure import changes, schema
 from showcase.documents.infrastructure.mongo import Mongo
 from showcase.documents.infrastructure.repository import MongoRepository
 from showcase.kernel.errors import Unavailable
-from showcase.kernel.principal import Principal, Scope
+from showcase.kernel.principal import Principal
 from showcase.platform.resources import Resources
 from showcase.platform.web.app import build
 from tests.documents_others import (
@@ -230,18 +230,23 @@ async def test_a_transaction_whose_server_goes_away_in_the_middle_is_unavailable
 
 @asynccontextmanager
 async def app(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """The audit over HTTP; everybody may read it."""
+    """Documents over HTTP."""
 
     async def authenticate(token: str, *, sensitive: bool = False) -> Principal:
-        return Principal(subject="staff/auditor", scopes=frozenset({Scope.AUDIT_READ}))
+        return Principal(subject="staff/ada", scopes=frozenset())
 
     resources = Resources(settings_of({"SHOWCASE_MONGO_URL": url, "SHOWCASE_MONGO_TIMEOUT_S": str(TIMEOUT_S)}))
-    built = build(resources, [audit.build(resources)], authenticate)
+    counters = documents.repository(resources, COUNTERS)
+    built = build(resources, [], authenticate)
+
+    @built.get("/counters/{name}")
+    async def counter(name: str) -> Counter:
+        return await counters.get(name)
+
     transport = httpx.ASGITransport(built)
-    headers = {"authorization": "Bearer auditor"}
     async with (
         built.router.lifespan_context(built),
-        httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client,
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
     ):
         yield client
 
@@ -250,7 +255,7 @@ async def app(url: str) -> AsyncIterator[httpx.AsyncClient]:
 async def test_a_route_whose_server_is_away_says_so_in_time_and_when_to_try_again(
     private: Stack, names: Namespace, fault: Fault
 ) -> None:
-    path = "/audit/entities/orders/a"
+    path = "/counters/a"
     async with app(names.mongo_url) as client:
         before = await client.get(path)
         with fault(private):
@@ -263,7 +268,7 @@ async def test_a_route_whose_server_is_away_says_so_in_time_and_when_to_try_agai
 
         await until(is_back)
 
-    assert problem_of(before) == (404, "no-such-entity")
+    assert problem_of(before) == (404, "no-such-document")
     assert problem_of(away) == (503, "unavailable")
     assert away.headers["retry-after"] == "1"
     assert ready.status_code == 503

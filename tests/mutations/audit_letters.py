@@ -40,7 +40,7 @@ MUTATIONS = (
         REPLAYING,
         "    letters = await box.letters()\n    newest",
         "    letters = await box.letters()\n    handled = await box.handled()\n    newest",
-        unit("test_letter_that_fails_while_somebody_looks_is_never_taken_for_recorded"),
+        unit("test_letter_that_fails_while_somebody_looks_is_not_taken_for_recorded"),
     ),
     rule(
         "what the recorder has not got to waits",
@@ -115,8 +115,8 @@ MUTATIONS = (
     rule(
         "only the letters that are chosen are replayed",
         LETTERS,
-        "if (origin := origins.get((message.partition(), message.offset()))) is not None:",
-        'if (origin := origins.get((message.partition(), message.offset()), "t:0:0")) is not None:',
+        "if (origin := origins.get(_at(message))) is not None:",
+        'if (origin := origins.get(_at(message), "t:0:0")) is not None:',
         real("test_replay_is_the_message_as_it_was"),
     ),
     rule(

@@ -24,7 +24,7 @@ COMMITTED_MS = 1_700_000_000_000
 def envelope(op: str = "u", *, lsn: int = 100, table: Any = "orders", schema: str = "public", **rows: Any) -> bytes:
     """What Debezium writes of a change."""
     source = {"schema": schema, "table": table, "lsn": lsn, "txId": 7, "ts_ms": COMMITTED_MS}
-    now = None if op in ("d", "t") else {}
+    now: dict[str, object] | None = None if op in ("d", "t") else {}
     return json.dumps({"op": op, "source": source, "before": None, "after": now, **rows}).encode()
 
 
@@ -46,9 +46,9 @@ class Audit:
     """A recorder and where it puts things."""
 
     def __init__(self, other: "Audit | None" = None, **rules: Any) -> None:
-        self.store = other.store if other else MemoryAuditStore()
-        self.seals = other.seals if other else MemorySeals()
-        self.dead = other.dead if other else MemoryDeadLetters()
+        self.store: MemoryAuditStore = other.store if other else MemoryAuditStore()
+        self.seals: MemorySeals = other.seals if other else MemorySeals()
+        self.dead: MemoryDeadLetters = other.dead if other else MemoryDeadLetters()
         self.recorder = Recorder(self.store, self.seals, self.dead, content_of, rules=Rules(**rules))
 
     async def record(self, *messages: Message) -> int:

@@ -37,24 +37,16 @@ class MemoryLetterBox:
         self.at = len(self.sent)
 
     async def handled(self) -> Mapping[Partition, int]:
-        handled = self.at
-        self.go_on()
-        return {("replayed", 0): handled}
+        return {("replayed", 0): self.at}
 
     async def replays(self) -> Sequence[Replay]:
-        replays = tuple(self.sent)
-        self.go_on()
-        return replays
+        return tuple(self.sent)
 
     async def letters(self) -> Sequence[Found]:
         letters = tuple(self.there)
-        self.go_on()
-        return letters
-
-    def go_on(self) -> None:
-        """A recorder that is busy puts the next one away while somebody looks."""
         if self.busy:
             self.record(fails=True)
+        return letters
 
     async def message(self, letter: Found) -> Message:
         return Message(topic="letters", partition=letter.at[0], offset=letter.at[1], key=None, value=b"")
@@ -124,16 +116,14 @@ async def test_letter_of_which_one_replay_was_recorded_is_recorded_whatever_beca
     assert await states(box) == {"t:0:1": State.RECORDED}
 
 
-async def test_letter_that_fails_while_somebody_looks_is_never_taken_for_recorded() -> None:
+async def test_letter_that_fails_while_somebody_looks_is_not_taken_for_recorded() -> None:
     box = MemoryLetterBox()
     box.put("t:0:1")
     await replaying.replay_all(box)
-    box.busy = True  # the recorder puts it away and goes on between two calls
+    box.busy = True  # the recorder puts it away and goes on when the letters were just read
 
-    assert await states(box) == {"t:0:1": State.FAILED}
-    box.sent.append(Replay("t:0:1", ("replayed", 0), 1))
-    box.busy = False
     assert await states(box) == {"t:0:1": State.WAITING}
+    assert await states(box) == {"t:0:1": State.FAILED}
 
 
 async def test_letter_is_found_by_each_of_its_places_and_an_unknown_one_replays_nothing() -> None:

@@ -44,7 +44,8 @@ def test_no_two_orders_have_a_record_in_common_and_a_later_one_comes_later() -> 
 
 
 def test_what_an_order_went_through_stays_together() -> None:
-    contexts, rest = [], []
+    contexts: list[Change] = []
+    rest: list[Change] = []
     for number in range(3):
         for one in varied(HISTORY, number):
             (contexts if one.topic.endswith("audit_context") else rest).append(change_of(one))

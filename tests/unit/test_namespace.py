@@ -37,6 +37,9 @@ def test_a_process_is_told_the_urls_of_the_namespace_instead_of_the_shared_ones(
         "SHOWCASE_NOTICE_POSTGRES_URL": "postgresql://showcase_notice:pass@db.test:5432/ns_demo1?sslmode=prefer",
         "SHOWCASE_ANCHOR_POSTGRES_URL": "postgresql://showcase_anchor:pass@db.test:5432/ns_demo1?sslmode=prefer",
         "SHOWCASE_MONGO_URL": names.mongo_url,
+        "SHOWCASE_AUDIT_MONGO_URL": (
+            "mongodb://audit_writer:pass@mongo.test:27017/ns_demo1?replicaSet=rs0&authSource=ns_demo1"
+        ),
         "SHOWCASE_RABBITMQ_URL": names.rabbitmq_url,
         "SHOWCASE_REDIS_STATE_URL": URLS["SHOWCASE_REDIS_STATE_URL"],
         "SHOWCASE_REDIS_PREFIX": "ns_demo1:",

@@ -1,7 +1,7 @@
 """What the audit's API answers, and the frames that pictures are drawn of."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -78,6 +78,11 @@ class Audit:
         raise ValueError(f"{path} has more than {MOST_PAGES:,} pages")
 
 
+def attributed(records: Sequence[Record]) -> bool:
+    """Whether it has arrived who made each of these changes: that comes in a topic of its own, and may come later."""
+    return all(record["who"]["database_user"] for record in records)
+
+
 def life(records: Sequence[Record], columns: Sequence[str] = ()) -> pd.DataFrame:
     """The records of one row as steps for a picture: `who`, `why`, `does`, `changes`; the same in every run.
 
@@ -117,11 +122,14 @@ def deeds(found: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(steps, columns=["who", "why", "does", "changes"])
 
 
-def columns_through(records: Sequence[Record], columns: Iterable[str]) -> pd.DataFrame:
+def columns_through(records: Sequence[Record], columns: Sequence[str]) -> pd.DataFrame:
     """What some columns of a row held after each of its records: one row a record, None where there was no column."""
-    rows = [{name: (record["after"] or {}).get(name, _NO_COLUMN) for name in columns} for record in records]
-    frame = pd.DataFrame(rows, dtype=object)
-    return frame.map(lambda value: None if value is _NO_COLUMN else "NULL" if value is None else str(value))
+
+    def held(row: Record, name: str) -> str | None:
+        return None if name not in row else "NULL" if row[name] is None else str(row[name])
+
+    rows = [[held(record["after"] or {}, name) for name in columns] for record in records]
+    return pd.DataFrame(rows, columns=list(columns), dtype=object)
 
 
 def _change(operation: str, name: str, both: Mapping[str, Any]) -> str:
@@ -133,6 +141,3 @@ def _change(operation: str, name: str, both: Mapping[str, Any]) -> str:
 def _without_ids(reason: str) -> str:
     """The reason of a worker is an event's type and its id, which is another one in every run."""
     return " ".join(word for word in reason.split(" ") if not (len(word) == 36 and word.count("-") == 4))
-
-
-_NO_COLUMN = object()

@@ -9,6 +9,7 @@ from typing import Any, Self
 import pandas as pd
 import psycopg
 from pymongo import MongoClient
+from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from workshop.auditing.hops import RECORDS
@@ -26,6 +27,30 @@ CHANGES = """
     )::int AS changes
 """
 """How many changes of audited rows have been committed: an order counts its own in `version`, others are only added."""
+ADDED = ("order_lines", "payment.charges", "payment.refunds", "auth.events", "audit.reads", "audit_context")
+
+
+def settled(postgres_url: str, database: Database[dict[str, Any]]) -> bool:
+    """Whether all that is committed is recorded: all rows that came or went, and of each order its version and total.
+
+    What else is changed by hand it does not see.
+    """
+    with psycopg.connect(postgres_url, connect_timeout=int(WITHIN_S), autocommit=True) as db:
+        for table in ADDED:
+            row: Any = db.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()  # noqa: S608 - a constant
+            added, removed = (
+                database[RECORDS].count_documents(
+                    {"change.entity_type": table, "change.operation": {"$in": operations}}
+                )
+                for operations in (["create", "read"], ["delete"])
+            )
+            if row[0] != added - removed:
+                return False
+        rows = db.execute("SELECT order_id::text, version, total_cents FROM orders").fetchall()
+    last: dict[str, Any] = {}
+    for one in database[RECORDS].find({"change.entity_type": "orders"}, {"change": 1}, sort=[("_id", 1)]):
+        last[one["change"]["entity_id"]] = one["change"]["after"]
+    return all((now := last.get(id_)) and (now["version"], now["total_cents"]) == tuple(row) for id_, *row in rows)
 
 
 class KeepingUp:
@@ -74,11 +99,10 @@ class KeepingUp:
             self._marks.append((self._now_s(), what))
 
     def lag(self) -> int:
-        """How many changes are not recorded, by the last look. Raises RuntimeError when nobody looks any more."""
+        """How many changes are not recorded now. Raises RuntimeError when nobody looks any more."""
         if self.error:
             raise RuntimeError(f"nobody looks any more: {self.error}")
-        with self._lock:
-            return self._rows[-1][2] - self._rows[-1][3] if self._rows else 0
+        return self._note()
 
     def frame(self) -> pd.DataFrame:
         """Every look so far: `at_s`, `orders`, `changes`, `records`, since the block began."""
@@ -101,12 +125,17 @@ class KeepingUp:
         row: Any = self._db.execute(CHANGES).fetchone()
         return int(row[0]), int(row[1]), records
 
+    def _note(self) -> int:
+        """One look, written down; how many changes are not recorded."""
+        with self._lock:
+            orders, changes, records = (now - first for now, first in zip(self._counts(), self._first, strict=True))
+            self._rows.append((self._now_s(), orders, changes, records))
+        return changes - records
+
     def _look(self) -> None:
         try:
             while not self._stop.is_set():
-                orders, changes, records = (now - first for now, first in zip(self._counts(), self._first, strict=True))
-                with self._lock:
-                    self._rows.append((self._now_s(), orders, changes, records))
+                self._note()
                 self._stop.wait(EVERY_S)
         except (PyMongoError, psycopg.Error) as error:
             self.error = f"{type(error).__name__}: {error}"

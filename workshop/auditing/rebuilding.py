@@ -37,8 +37,10 @@ def differing(rows: dict[str, Row], table: pd.DataFrame, key: list[str]) -> pd.D
     looked at.
     """
     there = {"/".join(str(row[name]) for name in key): row for row in table.astype(object).to_dict("records")}
-    found = [(id_, "*", "a row" if id_ in rows else "none", "a row" if id_ in there else "none")
-             for id_ in sorted(rows.keys() ^ there.keys())]  # fmt: skip
+    found: list[tuple[str, str, Any, Any]] = [
+        (id_, "*", "a row" if id_ in rows else "none", "a row" if id_ in there else "none")
+        for id_ in sorted(rows.keys() ^ there.keys())
+    ]
     for id_ in sorted(rows.keys() & there.keys()):
         for column, value in there[id_].items():
             audited = rows[id_].get(str(column))

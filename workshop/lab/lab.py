@@ -139,6 +139,19 @@ class Lab:
         """Run a command as an operator does, `lab.command("keys", "rotate")`; what it printed. Raises StackError."""
         return self._processes.run(words, settings)
 
+    def outcome(self, *words: str, **settings: object) -> tuple[int, str]:
+        """Run a command whose exit code says something, such as `audit verify`: that, and what it printed."""
+        ended = self._processes.outcome(words, settings)
+        return ended.returncode, ended.stdout or ended.stderr
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP the oldest process of a name: it keeps all that it has, and does nothing."""
+        self._running(name).popen.send_signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT the oldest process of a name."""
+        self._running(name).popen.send_signal(signal.SIGCONT)
+
     def _running(self, name: str | httpx.Client) -> Process:
         if isinstance(name, httpx.Client):
             running = [one for one in self._processes.named("app") if one.url in self._apps[name]]

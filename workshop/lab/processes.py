@@ -102,9 +102,16 @@ class Processes:
         return [entry for entry in found if isinstance(entry, dict)]
 
     def run(self, words: Sequence[str], settings: Mapping[str, object]) -> str:
-        """Run a command of the system to its end; what it printed. Raises StackError."""
+        """Run a command of the system to its end; what it printed. Raises StackError, also when it fails."""
+        ended = self.outcome(words, settings)
+        if ended.returncode != 0:
+            raise StackError(f"showcase {words[0]}: {ended.stderr.strip() or 'it said nothing'}")
+        return ended.stdout
+
+    def outcome(self, words: Sequence[str], settings: Mapping[str, object]) -> "subprocess.CompletedProcess[str]":
+        """Run a command of the system to its end, whatever its exit code is. Raises StackError if it takes too long."""
         try:
-            ended = subprocess.run(
+            return subprocess.run(
                 [sys.executable, "-m", "showcase", *words],
                 check=False,
                 env=self._environment_with(settings),
@@ -115,9 +122,6 @@ class Processes:
             )
         except subprocess.TimeoutExpired as error:
             raise StackError(f"showcase {words[0]} took longer than {COMMAND_WITHIN_S:.0f} s") from error
-        if ended.returncode != 0:
-            raise StackError(f"showcase {words[0]}: {ended.stderr.strip() or 'it said nothing'}")
-        return ended.stdout
 
     def _environment_with(self, settings: Mapping[str, object]) -> dict[str, str]:
         return self.environment | {f"SHOWCASE_{key.upper()}": _text(value) for key, value in settings.items()}

@@ -5,6 +5,7 @@ compared with the one it draws next. Each brings its own light paper (it reads o
 its `alt` text what it shows, and labels lines and lanes where they are instead of in a legend.
 """
 
+from workshop.pictures.attacks import merkle_path, seal_chains, under_attack, verdicts
 from workshop.pictures.audit import (
     audit_hops,
     audit_progress,
@@ -69,6 +70,7 @@ __all__ = [
     "live",
     "live_children",
     "lives",
+    "merkle_path",
     "message_timeline",
     "page_times",
     "pages_walked",
@@ -79,13 +81,16 @@ __all__ = [
     "queue_drained",
     "reads_over_time",
     "saga",
+    "seal_chains",
     "session_timeline",
     "staleness",
     "system_map",
     "throughput",
     "token_family",
     "truncation",
+    "under_attack",
     "under_fire",
+    "verdicts",
     "versions_apart",
     "where_orders_have_been",
     "who_gave_what",

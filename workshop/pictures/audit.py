@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
+from matplotlib.path import Path
 
 from workshop.pictures.frames import duration, require
 from workshop.pictures.style import (
@@ -47,7 +48,7 @@ DEEDS: Mapping[str, tuple[str, str]] = {
 BOOKS: Mapping[str, str] = {
     "postgres": "what has happened",
     "log": "the application's log",
-    "audit": "the audit, from the database's log",
+    "audit": "our audit",
 }
 HOPS: Mapping[str, str] = {
     "postgres": SYSTEM["postgres"],
@@ -56,6 +57,8 @@ HOPS: Mapping[str, str] = {
     "mongo": SYSTEM["mongo"],
     "reader": SYSTEM["app"],
 }
+DOTS = 200
+"""Of more changes than these about so many are drawn; what is said in numbers is said of all."""
 MOST_CHANGES = 4
 """Of one step so many are named; of more it is said how many."""
 
@@ -100,9 +103,8 @@ def audit_timeline(steps: pd.DataFrame, *, title: str = "The life of an order") 
             axes.text(rail, y, sign, ha="center", va="center_baseline", fontsize=NAME_PT, weight="bold", color=PAPER,
                       zorder=4)  # fmt: skip
             room = middle - left - 18
-            who = f"✗ {row['who']}" if is_by_hand else str(row["who"])
             why = f"{row['does']}: {row['why']}" if row["why"] else str(row["does"])
-            _lines(axes, left + 6, y, [(who, True, readable(colour)), (why, False, QUIET)], room)
+            _lines(axes, left + 6, y, [(str(row["who"]), True, readable(colour)), (why, False, QUIET)], room)
             _lines(axes, middle, y, [(line, True, INK) for line in lines], WIDTH - middle - 34)
             top += height
         said = "; ".join(
@@ -229,7 +231,10 @@ def audit_hops(
             median, p99 = float(np.median(ms)), float(np.quantile(ms, 0.99))
             axes.axhspan(index + 0.05, index + 0.95, color=tint(colour, 0.09), lw=0, zorder=0)
             spread = index + 0.5 + 0.28 * (np.arange(len(ms)) * 0.618 % 1 - 0.5)  # spread evenly, and always the same
-            axes.plot(np.clip(ms, None, most), spread, "o", ms=4.5, mfc=colour, mec="none", alpha=0.45, zorder=2)
+            # A way of no length with round ends is a dot, in a tenth of the bytes of a marker.
+            dots = np.repeat(np.column_stack([np.clip(ms, None, most), spread])[:: max(1, len(ms) // DOTS)], 2, axis=0)
+            way = Path(dots, np.tile([Path.MOVETO, Path.LINETO], len(dots) // 2))
+            axes.add_patch(PathPatch(way, fill=False, ec=colour, lw=5, capstyle="round", alpha=0.45, zorder=2))
             axes.plot((median, median), (index + 0.14, index + 0.86), color=readable(colour), lw=4, zorder=5,
                       solid_capstyle="round")  # fmt: skip
             system = "a reader" if hop == "reader" else LANES[hop][0]

@@ -1,22 +1,25 @@
 """Asking what happened: to one row, in one transaction, by one actor, in some time."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from showcase.audit.domain.history import Difference, Who, differences, explains, who
+from showcase.audit.domain import history
+from showcase.audit.domain.history import Difference, Who, authors, differences, explains, is_context, who
 from showcase.audit.domain.records import CONTEXT, WHOLE_TABLE, Record
 from showcase.kernel.changes import Operation
 from showcase.kernel.errors import Invalid, NotFound
 
-MAX_CONTEXTS = 5_000
-"""Of one page's transactions."""
+CONTEXTS_AT_ONCE = 5_000
+"""Of one page's transactions. Hardly ever are there more."""
 MAX_DIFF = 1_000
 """How many records a difference names."""
 MAX_DEED = 100
 """How many records are shown of one deed."""
-EXPORTED_AT_ONCE = 500
+EXPORTED_AT_ONCE = 200
+"""They have as many transactions at the most; of more MongoDB would read no index in its order."""
 
 
 class NoSuchEntity(NotFound):
@@ -39,7 +42,7 @@ class Question:
         entity_type: a table; without one, all but contexts.
         entity_ids: keys in that table.
         transactions: of the database.
-        actor, request_id: of contexts.
+        actor, request_id: of contexts; `unknown` is the actor of those in which nobody has said who he is.
         since, until: of the commit; `until` is not included, `by` is.
         not_before: an id.
         by_time: in the order of commits, rather than of the log.
@@ -81,29 +84,28 @@ class Archive(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attributed:
-    """A record, and who made the change."""
+    """A record, and who made the change; by which context, if one is there."""
 
     record: Record
     who: Who
+    context: Record | None = None
 
 
 def attributed(records: Sequence[Record], contexts: Sequence[Record]) -> list[Attributed]:
     """Each record with the last context of its transaction that lies before it in the log."""
     by_transaction: dict[str, list[Record]] = {}
-    for context in sorted(contexts, key=lambda one: one.id, reverse=True):
+    for context in sorted(contexts, key=lambda one: one.position):
         by_transaction.setdefault(context.transaction, []).append(context)
 
     def context_of(record: Record) -> Record | None:
-        if record.entity_type == CONTEXT:
+        if is_context(record):
             return record
-        return next((one for one in by_transaction.get(record.transaction, ()) if explains(one, record)), None)
+        there = by_transaction.get(record.transaction, [])
+        before = range(bisect_right(there, record.position, key=lambda one: one.position) - 1, -1, -1)
+        return next((there[at] for at in before if explains(there[at], record)), None)
 
-    return [Attributed(record, who(context_of(record))) for record in records]
-
-
-def is_gone(record: Record) -> bool:
-    """Whether there is no row any more after this."""
-    return record.operation in (Operation.DELETE, Operation.TRUNCATE)
+    found = [(record, context_of(record)) for record in records]
+    return [Attributed(record, who(context), context) for record, context in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +130,13 @@ class Diff:
 
     Attributes:
         columns: that differ.
+        by: of these columns, the id of the record that gave it its value; of none where not all records are read.
         records: what happened to it in between.
         is_whole: whether these are all.
     """
 
     columns: Mapping[str, Difference]
+    by: Mapping[str, str]
     records: Sequence[Attributed]
     is_whole: bool
 
@@ -152,11 +156,15 @@ class Deed:
 
 
 async def with_actors(archive: Archive, records: Sequence[Record]) -> list[Attributed]:
-    """The records, each with who made the change: one question for all of them. Raises Unavailable."""
+    """The records, each with who made the change: as a rule one question for all of them. Raises Unavailable."""
     transactions = sorted({one.transaction for one in records if one.entity_type != CONTEXT})
     if not transactions:
         return attributed(records, ())
-    contexts = await archive.find(Question(entity_type=CONTEXT, transactions=transactions), limit=MAX_CONTEXTS)
+    question = Question(entity_type=CONTEXT, operation=Operation.CREATE, transactions=transactions)
+    contexts = list(some := await archive.find(question, limit=CONTEXTS_AT_ONCE))
+    while len(some) == CONTEXTS_AT_ONCE and some[-1].id < max(one.id for one in records):
+        some = await archive.find(question, Place.of(some[-1]), CONTEXTS_AT_ONCE)
+        contexts += some
     return attributed(records, contexts)
 
 
@@ -181,19 +189,15 @@ async def timeline(archive: Archive, entity_type: str, entity_id: str, after: Pl
 
 async def row_at(archive: Archive, entity_type: str, entity_id: str, time: datetime) -> State:
     """One row as it was. Raises NoSuchEntity, Unavailable."""
-    first = await _first(archive, entity_type, entity_id)
-    question = Question(
-        entity_type=entity_type,
-        entity_ids=(entity_id, WHOLE_TABLE),
-        by=time,
-        not_before=first.id,
-        newest_first=True,
-    )
-    last = await archive.find(question, limit=1)
+    row = Question(entity_type=entity_type, entity_ids=(entity_id,), by=time, newest_first=True)
+    last = await archive.find(row, limit=1)
     if not last:
         raise NoSuchEntity(f"no change of {entity_type}/{entity_id} until {time} is recorded")
-    (by,) = await with_actors(archive, last)
-    return State(None if is_gone(by.record) else by.record.after, by)
+    table = Question(entity_type=entity_type, entity_ids=(WHOLE_TABLE,), by=time, not_before=last[0].id)
+    state = history.row_at([*last, *await archive.find(table, limit=1)], time)
+    assert state is not None  # there is a record of the row
+    (by,) = await with_actors(archive, [state.since])
+    return State(state.row, by)
 
 
 async def diff(archive: Archive, entity_type: str, entity_id: str, since: datetime, until: datetime) -> Diff:
@@ -209,16 +213,20 @@ async def diff(archive: Archive, entity_type: str, entity_id: str, since: dateti
     between = Question(
         entity_type=entity_type, entity_ids=(entity_id, WHOLE_TABLE), since=since, by=until, not_before=first.id
     )
-    found = [one for one in await archive.find(between, limit=MAX_DIFF + 1) if one.committed_at > since]
-    records = await with_actors(archive, found[:MAX_DIFF])
-    return Diff(differences(before, after.row), records, len(found) <= MAX_DIFF)
+    found = await archive.find(between, limit=MAX_DIFF + 1)
+    is_whole = len(found) <= MAX_DIFF
+    found = [one for one in found[:MAX_DIFF] if one.committed_at > since]
+    columns, made = differences(before, after.row), authors(found, before) if is_whole else {}
+    by = {name: made[name].id for name in columns if name in made}
+    return Diff(columns, by, await with_actors(archive, found), is_whole)
 
 
 async def deeds(
     archive: Archive, contexts: Question, after: Place | None, limit: int
 ) -> tuple[list[Deed], Place | None]:
     """What was done in some contexts, page by page of these. Raises NothingRecorded, Unavailable."""
-    found = await archive.find(replace(contexts, entity_type=CONTEXT), after, limit + 1)
+    question = replace(contexts, entity_type=CONTEXT, operation=Operation.CREATE)
+    found = await archive.find(question, after, limit + 1)
     if not found and after is None:
         raise NothingRecorded("nothing is recorded of this: look at its spelling")
     shown = found[:limit]
@@ -226,7 +234,7 @@ async def deeds(
     return made, Place.of(shown[-1]) if len(found) > limit else None
 
 
-async def everything(archive: Archive, question: Question) -> AsyncIterator[Attributed]:
+async def everything(archive: Archive, question: Question) -> AsyncGenerator[Attributed]:
     """All records that a question is for, read page by page. Raises BadInterval, Unavailable."""
     after: Place | None = None
     while True:
@@ -250,5 +258,9 @@ async def _deed(archive: Archive, context: Record) -> Deed:
     """What the transaction of a context changed in its name."""
     question = Question(transactions=(context.transaction,), not_before=context.id)
     found = await archive.find(question, limit=MAX_DEED + 1)
-    ours = [one.record for one in await with_actors(archive, found) if one.who == who(context)]
-    return Deed(context, who(context), ours[:MAX_DEED], len(found) <= MAX_DEED)
+    shown = await with_actors(archive, found)
+    is_ours = [one.context is not None and one.context.id == context.id for one in shown]
+    ours = [one.record for one, yes in zip(shown, is_ours, strict=True) if yes]
+    # Others of the transaction may follow: what is behind them is not in the name of this context any more.
+    is_whole = len(found) <= MAX_DEED or not is_ours[-1]
+    return Deed(context, who(context), ours[:MAX_DEED], is_whole)

@@ -6,7 +6,6 @@ Records come late, twice, and in any order. Their ids bring them into the order 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
 
 from showcase.audit.domain.records import CONTEXT, Record
 from showcase.kernel.changes import Operation, changed
@@ -16,7 +15,6 @@ UNKNOWN = "unknown"
 Row = Mapping[str, object]
 Key = tuple[str, ...]
 """The values of a primary key. Columns may be renamed, and numbers become texts: it is the same row."""
-T = TypeVar("T")
 
 
 # -- who
@@ -72,8 +70,9 @@ def who(context: Record | None) -> Who:
     """What a context says."""
     if context is None:
         return Who()
-    said = {name: str(value) for name in Who.__slots__ if (value := (context.after or {}).get(name)) is not None}
-    return Who(**said)
+    said = {name: value for name in Who.__slots__ if (value := (context.after or {}).get(name)) is not None}
+    # What stands in place of a personal value that nobody can read any more is a mapping: `{"erased": true}`.
+    return Who(**{name: " ".join(value) if isinstance(value, Mapping) else str(value) for name, value in said.items()})
 
 
 # -- how it was

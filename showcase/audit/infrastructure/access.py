@@ -3,7 +3,6 @@
 Nor may it make an index: one with a time limit would remove records.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from pymongo.database import Database
@@ -16,7 +15,7 @@ THERE_ALREADY = (51_002, 51_003)
 """A role, or a user, of this name."""
 
 
-def let_writer_in(database: Database[Mapping[str, Any]], password: str) -> None:
+def let_writer_in(database: Database[Any], password: str) -> None:
     """Make the writer of a database, with what it may do; harmless when it is there.
 
     Args:

@@ -107,14 +107,14 @@ class KafkaLetterBox:
         def read() -> Message:
             partition, offset = letter.at
             for message in self._scan(self._letters, {partition: offset}):
-                if (message.partition(), message.offset()) == letter.at:
+                if _at(message) == letter.at:
                     return Message(
                         topic=self._letters,
                         partition=partition,
                         offset=offset,
                         key=message.key(),
                         value=message.value(),
-                        headers=message.headers() or (),
+                        headers=_headers(message),
                         arrived_ms=max(0, message.timestamp()[1]),
                     )
             raise NoSuchLetter(f"the letter of {letter.origin} was removed meanwhile")
@@ -133,8 +133,8 @@ class KafkaLetterBox:
 
         def again() -> Iterator[Sent]:
             for message in self._scan(self._letters, begin):
-                if (origin := origins.get((message.partition(), message.offset()))) is not None:
-                    yield message.key(), message.value(), replayed_headers(message.headers() or (), origin)
+                if (origin := origins.get(_at(message))) is not None:
+                    yield message.key(), message.value(), replayed_headers(_headers(message), origin)
 
         return _Sender(self._url, self._timeout_s).send(self._replayed, again())
 
@@ -175,12 +175,13 @@ class KafkaLetterBox:
                 message = consumer.poll(self._timeout_s)
                 if message is None:
                     raise Unavailable(f"kafka does not answer: nothing of {topic} within {self._timeout_s:g} s")
-                error, partition = message.error(), message.partition()
+                error = message.error()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library's name
                     raise KafkaException(error)
-                if error is None and message.offset() < ends.get(partition, 0):
+                partition, offset = _at(message)
+                if error is None and offset < ends.get(partition, 0):
                     yield message
-                if message.offset() >= ends.get(partition, 0) - 1:
+                if offset >= ends.get(partition, 0) - 1:
                     ends.pop(partition, None)
         finally:
             consumer.close()
@@ -279,11 +280,11 @@ def found(message: Delivered, replayed: str) -> Found:
     Args:
         replayed: topic of what is replayed: a message of another one that says it was replayed is not believed.
     """
-    headers = dict(message.headers() or ())
+    headers = dict(_headers(message))
     place = _text(headers.get(PLACE)) or f"{message.topic()}:{message.partition()}:{message.offset()}"
     is_replayed = place.rsplit(":", 2)[0] == replayed
     return Found(
-        at=(message.partition(), message.offset()),
+        at=_at(message),
         place=place,
         origin=(is_replayed and _text(headers.get(REPLAYED_FROM))) or place,
         reason=sys.intern(_text(headers.get(REASON)) or "it does not say"),  # often the same: of a table, for instance
@@ -293,8 +294,22 @@ def found(message: Delivered, replayed: str) -> Found:
 
 
 def _replay(message: Delivered) -> Replay:
-    origin = _text(dict(message.headers() or ()).get(REPLAYED_FROM))
-    return Replay(origin, (message.topic(), message.partition()), message.offset())
+    partition, offset = _at(message)
+    origin = _text(dict(_headers(message)).get(REPLAYED_FROM))
+    return Replay(origin, (message.topic() or "", partition), offset)
+
+
+def _at(message: Delivered) -> tuple[int, int]:
+    partition, offset = message.partition(), message.offset()
+    if partition is None or offset is None:
+        raise ValueError("a message that comes from no topic")
+    return partition, offset
+
+
+def _headers(message: Delivered) -> Headers:
+    headers = message.headers() or ()
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
 
 
 def _time(message: Delivered) -> datetime:

@@ -1,5 +1,6 @@
 """Records and seals in bulk, for whoever verifies them: read as bytes, taken apart no further than is needed."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ PLAIN: CodecOptions[dict[str, Any]] = CodecOptions(
 """Whatever an intruder has put there, it is read: not to be readable would be a place to hide."""
 AROUND = {"topic", "partition", "offset", "recorded_at", "version"}
 """What a record has besides its id and its content, after them and each once."""
+WHOLE = (int, bson.Int64)
+"""A truth value is a whole number to Python, and no offset."""
 NO_LEAF = b""
 """Of what is not written as we write it: it is the leaf of no content."""
 _INT32 = Struct("<i")
@@ -58,16 +61,21 @@ class MongoBooks:
             batches = self._mongo.collection(RECORDS.name).find_raw_batches(
                 _of(topic), sort=path, hint=path, batch_size=BATCH, **session
             )
+        coming = asyncio.ensure_future(self._next(batches))
         try:
-            while True:
-                with self._mongo.calling("verifying records"):
-                    batch = await anext(batches, None)
-                if batch is None:
-                    return
+            while (batch := await coming) is not None:
+                coming = asyncio.ensure_future(self._next(batches))
+                await asyncio.sleep(0)  # it is asked for now: the server reads while this one is taken apart
                 for run in runs_of(batch):
                     yield run
         finally:
+            coming.cancel()
+            await asyncio.wait([coming])
             await batches.close()
+
+    async def _next(self, batches: AsyncIterator[bytes]) -> bytes | None:
+        with self._mongo.calling("verifying records"):
+            return await anext(batches, None)
 
     async def seals(self, topic: str | None) -> AsyncIterator[Kept]:
         """Raises NotIndexed, Unavailable."""
@@ -197,7 +205,8 @@ def _taken_apart(batch: bytes) -> Iterator[tuple[str, bytes, Mapping[str, Any]]]
     One that is not written as `MongoStore` writes it, `_id` and `change` first and nothing twice, has no leaf: of
     two fields of one name each reader could take another.
     """
-    at, sha256, decode, size_at = 0, hashlib.sha256, bson.decode, _INT32.unpack_from
+    sha256, decode, encode, pack, size_at = hashlib.sha256, bson.decode, bson.encode, _INT32.pack, _INT32.unpack_from
+    at = 0
     while at < len(batch):
         end = at + size_at(batch, at)[0]
         if batch.startswith(_ID, at + 4):
@@ -205,8 +214,9 @@ def _taken_apart(batch: bytes) -> Iterator[tuple[str, bytes, Mapping[str, Any]]]
             if batch.startswith(_CHANGE, change):
                 content = change + 8
                 rest = content + size_at(batch, content)[0]
-                around: Mapping[str, Any] = decode(_INT32.pack(end - rest + 4) + batch[rest:end], PLAIN)
-                if around.keys() == AROUND and _is_once(batch[rest:end], around):
+                written = pack(end - rest + 4) + batch[rest:end]
+                around: Mapping[str, Any] = decode(written, PLAIN)
+                if around.keys() == AROUND and encode(around) == written:  # a field that is there twice makes it longer
                     id_ = batch[at + 13 : change - 1].decode(errors="replace")
                     yield id_, sha256(b"\x00" + batch[content:rest]).digest(), around
                     at = end
@@ -217,15 +227,6 @@ def _taken_apart(batch: bytes) -> Iterator[tuple[str, bytes, Mapping[str, Any]]]
         at = end
 
 
-def _is_once(rest: bytes, around: Mapping[str, Any]) -> bool:
-    """Whether no field is there twice: as many bytes as its values need."""
-    sizes = {int: 4, bson.Int64: 8, datetime: 8}
-    needed = 1 + sum(2 + len(name) for name in around)
-    for value in around.values():
-        needed += 5 + len(value.encode()) if isinstance(value, str) else sizes.get(type(value), 1 << 20)
-    return needed == len(rest)
-
-
 def _place(around: Mapping[str, Any]) -> tuple[Partition, int | None]:
     topic, number, offset = around.get("topic"), around.get("partition"), around.get("offset")
     if isinstance(topic, str) and _is_whole(number) and _is_whole(offset):
@@ -234,7 +235,7 @@ def _place(around: Mapping[str, Any]) -> tuple[Partition, int | None]:
 
 
 def _is_whole(number: object) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool)
+    return type(number) in WHOLE
 
 
 def look_of(document: bytes) -> Look:

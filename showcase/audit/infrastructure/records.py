@@ -71,12 +71,14 @@ RECORDS = Collection(
     name="audit_records",
     model=RecordDocument,
     indexes=(
-        Index(keys=("change.entity_type", "change.entity_id", "_id")),
+        # With the time, so that a row as it was is found without reading what became of it since.
+        Index(keys=("change.entity_type", "change.entity_id", "_id", "change.committed_at")),
         Index(keys=("change.transaction", "_id")),
-        Index(keys=("change.committed_at", "_id")),
+        Index(keys=("change.entity_type", "change.committed_at", "_id")),
         Index(keys=("topic", "partition", "offset")),
         Index(keys=("change.after.actor", "_id"), only={"change.entity_type": CONTEXT}),
         Index(keys=("change.after.request_id", "_id"), only={"change.entity_type": CONTEXT}),
+        Index(keys=("change.entity_type", "change.transaction", "_id"), only={"change.entity_type": CONTEXT}),
     ),
 )
 SEALS = Collection(

@@ -3,17 +3,21 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import structlog
+
 from showcase.platform.worker import Work, persist, wait
+
+log = structlog.get_logger()
 
 
 def anchoring(anchor: Callable[[], Awaitable[object]], every_s: float) -> Work:
     """Anchor again and again. While a server is away it waits."""
 
     async def attempt(stop: asyncio.Event) -> None:
-        is_over = False
-        while not is_over:
+        await anchor()
+        log.info("ready")
+        while not await wait(stop, every_s):
             await anchor()
-            is_over = await wait(stop, every_s)
         await anchor()
 
     return lambda stop: persist(attempt, stop)
