@@ -57,7 +57,7 @@ def worker(
     name: Annotated[
         str,
         typer.Argument(
-            help="payment, stock, notice, shop, realtime, views, caching, invalidation, parking, audit, capture"
+            help="payment, stock, notice, shop, realtime, views, caching, invalidation, parking, audit, anchor, capture"
         ),
     ],
 ) -> None:

@@ -37,7 +37,7 @@ WRONG: dict[str, tuple[list[str], dict[str, str], int, str]] = {
         2,
         "SHOWCASE_PAYMENT_POSTGRES_URL is not set",
     ),
-    "an unknown worker": (["worker", "baker"], {}, 2, "only parking, invalidation, payment, stock"),
+    "an unknown worker": (["worker", "baker"], {}, 2, "only relay, audit, capture, anchor, parking"),
     "an unknown slice": (["serve", "--slices", "shop,bread"], {}, 2, "there is no slice bread"),
     "a port that is taken": (["serve", "--slices", "shop", "--port", "TAKEN"], {}, 3, "address already in use"),
     "no URL": (["migrate"], {"SHOWCASE_POSTGRES_URL": "s3cret"}, 2, "SHOWCASE_POSTGRES_URL is no URL"),

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -143,8 +143,12 @@ def _is(document: Stored, name: str, wanted: Any) -> bool:
     value = document[name]
     if not isinstance(wanted, dict):
         return bool(value == wanted)
-    tests = {"$in": lambda w: value in w, "$gt": lambda w: value > w, "$gte": lambda w: value >= w}
-    return all(bool(tests[operator](w)) for operator, w in wanted.items())
+    tests: dict[str, Callable[[Any], bool]] = {
+        "$in": lambda w: value in w,
+        "$gt": lambda w: bool(value > w),
+        "$gte": lambda w: bool(value >= w),
+    }
+    return all(tests[operator](w) for operator, w in wanted.items())
 
 
 @pytest.fixture

@@ -181,9 +181,9 @@ def test_each_hop_is_told_as_the_time_since_the_commit_and_one_not_made_has_no_r
     envelope = {"op": "c", "source": {"ts_us": us}, "ts_us": us + 12_000}
     messages = pd.DataFrame(
         [
+            {"key": {"order_id": "a"}, "value": envelope | {"op": "u"}, "at": commit + pd.Timedelta(9, "s")},
             {"key": {"order_id": "a"}, "value": envelope, "at": commit + pd.Timedelta(20, "ms")},
             {"key": {"order_id": "b"}, "value": envelope, "at": commit + pd.Timedelta(20, "ms")},
-            {"key": {"order_id": "a"}, "value": envelope | {"op": "u"}, "at": commit + pd.Timedelta(9, "s")},
         ]
     )
     records: Any = Records({"change": {"entity_id": "a"}, "recorded_at": commit + pd.Timedelta(30, "ms")})

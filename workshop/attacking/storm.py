@@ -11,6 +11,8 @@ from pymongo.errors import PyMongoError
 from workshop.lab.lab import Lab
 
 WITHIN = "90 s"
+CALM_S = 0.5
+"""Between two faults: what is recorded then shows that the first one is over."""
 Span = tuple[float, float, float]
 """In seconds since the beginning: when something was broken, when it was mended, when records came again."""
 
@@ -39,7 +41,7 @@ class Storm:
 
         Raises CheckFailed when no records come before it, or after it.
         """
-        self.until_recorded(time.time())
+        self.until_recorded(time.time() + CALM_S)
         broken = time.time()
         breaks()
         time.sleep(lasts_s)

@@ -121,7 +121,10 @@ def _fault(axes: Axes, index: int, broken: float, mended: float, back: float) ->
     axes.axhspan(index + 0.08, index + 0.92, color=tint(QUIET, 0.07), lw=0, zorder=0)
     axes.add_patch(Rectangle((mended, index + 0.2), back - mended, 0.6, fc=tint(WAITING, 0.6), lw=0, zorder=2))
     axes.add_patch(Rectangle((broken, index + 0.14), mended - broken, 0.72, fc=BAD, lw=0, zorder=3))
-    axes.text(broken, index + 0.51, "✗ ", ha="right", va="center_baseline", fontsize=TEXT_PT, color=BAD, weight="bold")
+    if broken > 0.04 * axes.get_xlim()[1]:  # else it would stand on the name
+        axes.text(
+            broken, index + 0.51, "✗ ", ha="right", va="center_baseline", fontsize=TEXT_PT, color=BAD, weight="bold"
+        )
 
 
 def _raster(axes: Axes, index: int, at_s: "np.ndarray[Any, Any]", colour: str) -> None:

@@ -79,7 +79,7 @@ class AnchorVerification:
                 await self._verify_heads(wanted)
                 wanted = []
         await self._verify_heads(wanted)
-        self._report.anchored_at = before and before.made_at
+        self._report.anchored_at = None if before is None else before.made_at
 
     async def _verify_heads(self, wanted: Sequence[tuple[int, Head]]) -> None:
         there = await self._books.heads([head.seal_id for _, head in wanted])

@@ -90,7 +90,7 @@ class SqlAnchors:
     async def last(self) -> Signed | None:
         async with self._database.transaction() as connection:
             row = (await connection.execute(_LAST)).one_or_none()
-        return row and _signed(row)
+        return None if row is None else _signed(row)
 
     async def add(self, signed: Signed) -> None:
         async with self._database.transaction() as connection:
@@ -116,7 +116,7 @@ class SqlAnchors:
         async with self._database.transaction() as connection:
             wanted = {"topic": topic, "partition": partition, "next": next_}
             row = (await connection.execute(_NAMING, wanted)).one_or_none()
-        return row and _signed(row)
+        return None if row is None else _signed(row)
 
 
 def _signed(row: Any) -> Signed:
@@ -176,10 +176,10 @@ class AnchorFile:
 
     def _whole(self, file: Any) -> int:
         """How many bytes of it are whole lines."""
-        size = file.seek(0, os.SEEK_END)
+        size: int = file.seek(0, os.SEEK_END)
         start = max(0, size - TAIL_BYTES)
         file.seek(start)
-        tail = file.read()
+        tail: bytes = file.read()
         return start + tail.rfind(b"\n") + 1 if tail and not tail.endswith(b"\n") else size
 
     def lines(self) -> Iterator[Signed | str]:

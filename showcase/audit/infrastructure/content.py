@@ -16,7 +16,7 @@ from showcase.kernel.changes import Operation
 
 MAX_BYTES = 15_000_000
 """With what is around it it is a document that MongoDB takes."""
-OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
+OPTIONS: Any = CodecOptions(tz_aware=True)
 
 
 def content_of(record: Record) -> bytes:

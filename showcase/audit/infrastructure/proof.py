@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from struct import Struct
-from typing import Any
+from typing import Any, TypeGuard
 
 import bson
 from bson import json_util
@@ -29,7 +29,7 @@ PLACES = next(index for index in RECORDS.indexes if index.keys == ("topic", "par
 CHAINS = next(index for index in SEALS.indexes if index.keys == ("topic", "partition", "first"))
 BATCH = 10_000
 SEALS_BATCH = 20
-PLAIN: CodecOptions[dict[str, Any]] = CodecOptions(
+PLAIN: Any = CodecOptions(
     tz_aware=True, unicode_decode_error_handler="replace", datetime_conversion=DatetimeConversion.DATETIME_CLAMP
 )
 """Whatever an intruder has put there, it is read: not to be readable would be a place to hide."""
@@ -73,9 +73,10 @@ class MongoBooks:
             await asyncio.wait([coming])
             await batches.close()
 
-    async def _next(self, batches: AsyncIterator[bytes]) -> bytes | None:
+    async def _next(self, batches: Any) -> bytes | None:
         with self._mongo.calling("verifying records"):
-            return await anext(batches, None)
+            batch: bytes | None = await anext(batches, None)
+            return batch
 
     async def seals(self, topic: str | None) -> AsyncIterator[Kept]:
         """Raises NotIndexed, Unavailable."""
@@ -88,7 +89,7 @@ class MongoBooks:
         try:
             while True:
                 with self._mongo.calling("verifying seals"):
-                    batch = await anext(batches, None)
+                    batch: Any = await anext(batches, None)  # bytes, whatever the driver's types say
                 if batch is None:
                     return
                 for document in bson.decode_all(batch, PLAIN):
@@ -133,7 +134,7 @@ class MongoBooks:
         fields = {"next": 1, "hash": 1}
         with self._mongo.calling("looking at seals") as session:
             found = self._mongo.collection(SEALS.name).find({"_id": {"$in": list(ids)}}, fields, **session)
-            return {document["_id"]: (document.get("next"), document.get("hash")) async for document in found}
+            return {document["_id"]: (document["next"], document["hash"]) async for document in found}
 
     async def newest(self) -> list[Head]:
         """See `application.anchoring.Heads`. One step of the index a partition, from the last one to the first."""
@@ -221,9 +222,9 @@ def _taken_apart(batch: bytes) -> Iterator[tuple[str, bytes, Mapping[str, Any]]]
                     yield id_, sha256(b"\x00" + batch[content:rest]).digest(), around
                     at = end
                     continue
-        document = decode(batch[at:end], PLAIN)
-        id_ = document.get("_id")
-        yield id_ if isinstance(id_, str) else repr(id_), NO_LEAF, document
+        document: Mapping[str, Any] = decode(batch[at:end], PLAIN)
+        named = document.get("_id")
+        yield named if isinstance(named, str) else repr(named), NO_LEAF, document
         at = end
 
 
@@ -234,7 +235,7 @@ def _place(around: Mapping[str, Any]) -> tuple[Partition, int | None]:
     return (topic if isinstance(topic, str) else "", int(number) if _is_whole(number) else -1), None
 
 
-def _is_whole(number: object) -> bool:
+def _is_whole(number: object) -> TypeGuard[int]:
     return type(number) in WHOLE
 
 

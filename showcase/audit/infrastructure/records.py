@@ -122,7 +122,7 @@ class MongoStore:
             found = self._mongo.collection(RECORDS.name).find(wanted, {"change": 1}, batch_size=len(there), **session)
             stored = {document["_id"]: bytes(document["change"].raw) async for document in found}
         contents = {at: stored.get(entries[at].id) for at in there}  # gone meanwhile? verifying will tell
-        return {at: content for at, content in contents.items() if content not in (None, entries[at].content)}  # type: ignore[misc]
+        return {at: content for at, content in contents.items() if content not in (None, entries[at].content)}
 
 
 class MongoSeals:
