@@ -10,7 +10,7 @@ from pymongo.errors import PyMongoError
 
 from workshop.lab.lab import Lab
 
-WITHIN = "90 s"
+WITHIN = "120 s"
 CALM_S = 0.5
 """Between two faults: what is recorded then shows that the first one is over."""
 Span = tuple[float, float, float]
