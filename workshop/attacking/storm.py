@@ -8,6 +8,7 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
+from workshop.lab.checks import CheckFailed
 from workshop.lab.lab import Lab
 
 WITHIN = "120 s"
@@ -51,8 +52,15 @@ class Storm:
         self.spans[name] = (broken - self.began, mended - self.began, time.time() - self.began)
 
     def until_recorded(self, since: float) -> None:
-        """Wait until a change is recorded that was committed after this Unix time. Raises CheckFailed."""
-        self._lab.until(lambda: self._newest() > since, WITHIN, "a change that was committed just now is recorded")
+        """Wait until a change is recorded that was committed after this Unix time.
+
+        Raises CheckFailed, with the last words of whoever should have recorded it.
+        """
+        try:
+            self._lab.until(lambda: self._newest() > since, WITHIN, "a change that was committed just now is recorded")
+        except CheckFailed as error:
+            words = {name: self._lab.log(name).tail(3).to_dict("records") for name in ("audit", "capture")}
+            raise CheckFailed(f"{error}\nlast words: {words}") from error
 
     def _newest(self) -> float:
         """When the newest change was committed of which there is a record; 0 while nobody can be asked."""
