@@ -184,11 +184,13 @@ class _Reading:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self._call(self._consumer.close)
+            await self._call(self._consumer.close)  # hands partitions over: the broker may be away for that as well
+            if isinstance(error, KafkaException):
+                raise error
+        except KafkaException as failed:
+            raise Unavailable(f"kafka does not answer: {failed.args[0].str()}") from failed
         finally:
             self._thread.shutdown(wait=False)
-        if isinstance(error, KafkaException):
-            raise Unavailable(f"kafka does not answer: {error.args[0].str()}") from error
 
     async def subscribe(self, topics: Sequence[str]) -> None:
         """Share the work with the others of the group."""
