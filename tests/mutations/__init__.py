@@ -24,3 +24,8 @@ class Mutation:
     old: str
     new: str
     tests: tuple[str, ...]
+
+
+def rule(what: str, file: str, old: str, new: str, *tests: str) -> Mutation:
+    """A mutation, in one call."""
+    return Mutation(rule=what, file=file, old=old, new=new, tests=tests)

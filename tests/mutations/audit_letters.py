@@ -1,15 +1,11 @@
 """The rules by which dead letters are listed and replayed."""
 
-from tests.mutations import Mutation
+from tests.mutations import rule
 
 REPLAYING = "showcase/audit/application/replaying.py"
 LETTERS = "showcase/audit/infrastructure/letters.py"
 COMMANDS = "showcase/cli/audit_letters.py"
 WIRING = "showcase/audit/wiring.py"
-
-
-def rule(what: str, file: str, old: str, new: str, *tests: str) -> Mutation:
-    return Mutation(rule=what, file=file, old=old, new=new, tests=tests)
 
 
 def unit(name: str) -> str:

@@ -1,15 +1,11 @@
 """The rules by which personal data is sealed, shown, and erased."""
 
-from tests.mutations import Mutation
+from tests.mutations import rule
 
 PERSONAL = "showcase/audit/domain/personal.py"
 PROTECTING = "showcase/audit/application/protecting.py"
 RECORDER = "showcase/audit/application/recorder.py"
 SUBJECTS = "showcase/audit/infrastructure/subjects.py"
-
-
-def rule(what: str, file: str, old: str, new: str, *tests: str) -> Mutation:
-    return Mutation(rule=what, file=file, old=old, new=new, tests=tests)
 
 
 def unit(name: str) -> str:

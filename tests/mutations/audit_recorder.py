@@ -1,15 +1,11 @@
 """The rules by which changes become records, and records are sealed."""
 
-from tests.mutations import Mutation
+from tests.mutations import rule
 
 RECORDER = "showcase/audit/application/recorder.py"
 SEALS = "showcase/audit/domain/seals.py"
 RECORDS = "showcase/audit/infrastructure/records.py"
 CHANGES = "showcase/kernel/changes.py"
-
-
-def rule(what: str, file: str, old: str, new: str, *tests: str) -> Mutation:
-    return Mutation(rule=what, file=file, old=old, new=new, tests=tests)
 
 
 def unit(name: str) -> str:

@@ -1,6 +1,6 @@
 """The rules by which a change of a product becomes known, wholly and in its order; they need servers."""
 
-from tests.mutations import Mutation
+from tests.mutations import rule
 
 MIGRATION = "showcase/migrations/versions/v0006_catalogue.py"
 SHOP = "showcase/shop/application/shop.py"
@@ -13,10 +13,6 @@ REAL = "tests/integration/test_catalogue_changes.py"
 
 RAISED = f"{REAL}::test_whoever_writes_a_product_raises_its_version_and_nobody_sets_it"
 GARBAGE = f"{READER}::test_garbage_holds_up_nothing"
-
-
-def rule(what: str, file: str, old: str, new: str, *tests: str) -> Mutation:
-    return Mutation(rule=what, file=file, old=old, new=new, tests=tests)
 
 
 MUTATIONS = (

@@ -1,13 +1,9 @@
 """The rules by which documents outlive faults: deadlines, transactions, schema, change streams."""
 
-from tests.mutations import Mutation
+from tests.mutations import rule
 
 IN = "showcase/documents/infrastructure"
 MONGO, SCHEMA, CHANGES = f"{IN}/mongo.py", f"{IN}/schema.py", f"{IN}/changes.py"
-
-
-def rule(what: str, file: str, old: str, new: str, *tests: str) -> Mutation:
-    return Mutation(rule=what, file=file, old=old, new=new, tests=tests)
 
 
 def faults(name: str) -> str:

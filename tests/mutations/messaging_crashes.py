@@ -1,6 +1,6 @@
 """The rules by which a crash anywhere costs no order and doubles no effect; those of processes need servers."""
 
-from tests.mutations import Mutation
+from tests.mutations import rule
 
 CONSUMER = "showcase/messaging/worker/consumer.py"
 RELAY = "showcase/messaging/worker/relay.py"
@@ -15,10 +15,6 @@ KILLED = f"{CRASHES}::test_killed_between_two_steps_each_order_is_charged_once"
 COPIES = f"{CRASHES}::test_a_consumer_killed_when_its_copies_were_taken_and_the_originals_not_acknowledged"
 HANDLE = "        with suppress(_Stopped):\n            await self._handle(list(works.values()))\n"
 ENTER = "entered = set(ids) if self.inbox is None else await self.inbox.enter(ids)"
-
-
-def rule(what: str, file: str, old: str, new: str, *tests: str) -> Mutation:
-    return Mutation(rule=what, file=file, old=old, new=new, tests=tests)
 
 
 MUTATIONS = (

@@ -1,6 +1,6 @@
 """The rules by which an order ends well, whatever arrives in whichever order; they need servers."""
 
-from tests.mutations import Mutation
+from tests.mutations import rule
 
 DOMAIN = "showcase/shop/domain.py"
 SHOP = "showcase/shop/application/shop.py"
@@ -16,10 +16,6 @@ MEMORY = f"{UNIT}::test_whatever_arrives_in_whatever_order_every_order_ends_well
 MEETING = f"{SAGA}::test_two_processes_that_are_at_one_order_wait_for_each_other"
 CROWD = f"{SAGA}::test_many_at_once_take_no_more_than_there_is_and_none_waits_in_a_circle"
 ONCE = f"{SAGA}::test_a_household_hears_of_an_order_once_also_if_the_event_comes_twice"
-
-
-def rule(what: str, file: str, old: str, new: str, *tests: str) -> Mutation:
-    return Mutation(rule=what, file=file, old=old, new=new, tests=tests)
 
 
 MUTATIONS = (
