@@ -529,14 +529,14 @@ def test_what_changes_in_sql_server_becomes_records(tmp_path: Path) -> None:
                 records = client.get_default_database()["audit_records"]
 
                 def count(operation: str) -> int:
-                    wanted = {"change.entity_type": "price_list", "change.operation": operation}
+                    wanted = {"change.entity_type": "dbo.price_list", "change.operation": operation}
                     return records.count_documents(wanted)
 
                 rows = int(sqlcmd(PRICES))
                 wait_for(lambda: count("read") == rows, within_s=120)
                 sqlcmd("EXEC dbo.change_prices @times = 5")
                 wait_for(lambda: count("update") == 5, within_s=120)
-                found = records.find_one({"change.entity_type": "price_list", "change.operation": "update"})
+                found = records.find_one({"change.entity_type": "dbo.price_list", "change.operation": "update"})
         finally:
             recorder.terminate()
             recorder.wait(WITHIN_S)

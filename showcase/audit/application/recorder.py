@@ -168,7 +168,7 @@ class Recorder:
             new += added.new
             letters += [Letter(entries[at].message, reason) for at, reason in added.refused.items()]
             for at, stored in added.other.items():
-                entries[at] = await self._settled(entries[at], stored)
+                entries[at] = self._settled(entries[at], stored)
             kept += [entry for at, entry in enumerate(entries) if at not in added.refused]
         if letters:
             await self._dead_letters.add(sorted(letters, key=lambda one: (one.message.partition, one.message.offset)))
@@ -252,7 +252,7 @@ class Recorder:
             raise BrokenChange(f"it was committed at {change.committed_at}, long after it arrived")
         return change
 
-    async def _settled(self, entry: Entry, stored: bytes) -> Entry:
+    def _settled(self, entry: Entry, stored: bytes) -> Entry:
         """What is to be sealed where another content is stored under the id of a record.
 
         A change that was told before its subject was erased and is told again after that, or the other way round, is
