@@ -23,6 +23,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from showcase.audit import wiring
 from showcase.audit.infrastructure.records import RECORDS
 from showcase.audit.wiring import dead_letter_topic
+from showcase.audit.worker.recording import group_of
 from showcase.auth.application.ports import Happened
 from showcase.auth.infrastructure.events import SqlEvents
 from showcase.kernel.errors import Unauthenticated
@@ -344,12 +345,20 @@ async def test_consumers_share_a_topic_and_take_over_from_one_that_leaves(names:
     topic = f"{names.topic_prefix}public.things"
     total = 6_000
     produce(names, topic, [envelope("c", table="things", lsn=n) for n in range(total // 2)], partitions=4)
+    admin = AdminClient(client_config(settings.url("kafka_url")))
     with consumer(names, "things") as first, consumer(names, "things"):
 
         async def half() -> bool:
             return await count(settings) >= total // 2
 
+        async def shared() -> bool:
+            asked = admin.describe_consumer_groups([group_of(settings)], request_timeout=10)
+            members = (await asyncio.to_thread(asked[group_of(settings)].result)).members
+            held = [[part for part in one.assignment.topic_partitions if part.topic == topic] for one in members]
+            return [len(parts) for parts in held] == [2, 2]
+
         await until(half, within_s=60)
+        await until(shared, within_s=60)
         assert first.end() == 0
         produce(names, topic, [envelope("c", table="things", lsn=n) for n in range(total // 2, total)])
 

@@ -123,7 +123,11 @@ def test_of_many_who_want_one_name_at_once_one_gets_it(urls: Urls) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(attempt, range(6))) == 1
-    assert leftovers(urls, name) == [f"postgres database ns_{name}", f"rabbitmq vhost ns_{name}"]
+    assert leftovers(urls, name) == [
+        f"mongo users ns_{name}",
+        f"postgres database ns_{name}",
+        f"rabbitmq vhost ns_{name}",
+    ]
     Namespace(urls, name).drop()
 
 
