@@ -319,6 +319,7 @@ def main() -> None:
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
+            "session.timeout.ms": 6_000,  # its group goes with the namespace, and it is killed
             "fetch.wait.max.ms": 10,
         }
     )

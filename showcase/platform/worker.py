@@ -1,6 +1,7 @@
 """A process in the background: runs until it is told to stop, then finishes what it has begun."""
 
 import asyncio
+import gc
 import random
 import signal
 import sys
@@ -18,6 +19,8 @@ Work = Callable[[asyncio.Event], Awaitable[None]]
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 3.0
 STEADY_AFTER_S = 30.0
+GC_AFTER = 50_000
+"""New objects, before the cyclic garbage is looked for: a batch of messages makes tens of thousands, and no cycles."""
 
 
 async def run(name: str, work: Work, *, drain_s: float) -> None:
@@ -92,6 +95,8 @@ def run_in_loop(main: Awaitable[None]) -> None:
     """Run a coroutine in a fresh event loop: uvloop's, where there is one."""
 
     async def started() -> None:
+        gc.freeze()
+        gc.set_threshold(GC_AFTER)
         await main
 
     if sys.platform == "win32":
