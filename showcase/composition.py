@@ -69,7 +69,7 @@ QUEUES = (
     Queue(name="stock", types=stock.TAKES),
     Queue(name="notice", types=notice.TAKES),
     Queue(name="shop", types=tuple(HEARS)),
-    Queue(name="realtime", types=("shop.order.#",)),
+    Queue(name="realtime", types=("shop.order.#", PRODUCT_CHANGED)),
     Queue(name="views", types=("shop.order.#",)),
     Queue(name="caching", types=(PRODUCT_CHANGED,)),
 )
@@ -118,7 +118,9 @@ def build_slices(resources: Resources, auth: "Auth", names: Sequence[str] = SLIC
             resources, topology(resources.settings), SCHEMAS, partial(asyncapi, resources.settings)
         ),
         "audit": lambda: audit.build(resources, AUDITED),
-        "realtime": lambda: realtime.build(resources, _owner_of(resources), auth.denylist.on_denied),
+        "realtime": lambda: realtime.build(
+            resources, _owner_of(resources), auth.access.has_ended, auth.denylist.on_denied
+        ),
     }
     if unknown := sorted(set(names) - set(built)):
         raise Misconfigured(f"there is no slice {', '.join(unknown)}, only {', '.join(built)}")
@@ -260,7 +262,8 @@ def _realtime(resources: Resources) -> Consumer:
     async def tell(event: Event, data: Anything) -> None:
         await publish(event)
 
-    handlers.on("shop.order.#", Anything, tell)
+    for types in ("shop.order.#", PRODUCT_CHANGED):
+        handlers.on(types, Anything, tell)
     return Consumer(queue="realtime", handlers=handlers)
 
 

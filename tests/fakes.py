@@ -18,9 +18,7 @@ from showcase.audit.domain.history import UNKNOWN
 from showcase.audit.domain.records import CONTEXT, Record
 from showcase.audit.domain.seals import Seal
 from showcase.audit.infrastructure.content import record_of
-from showcase.kernel.events import Event
 from showcase.platform.settings import Settings
-from showcase.realtime.application import Stored
 
 
 def settings_of(env: Mapping[str, str], **changes: object) -> Settings:
@@ -105,34 +103,6 @@ class MemoryDeadLetters:
         for letter in letters:
             message = letter.message
             self.letters.setdefault((message.topic, message.partition, message.offset), letter)
-
-
-class MemoryStream:
-    """The stream behind the WebSockets."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._added = asyncio.Condition()
-
-    async def publish(self, event: Event) -> bool:
-        if any(event.id == one.id for one in self.events):
-            return False
-        async with self._added:
-            self.events.append(event)
-            self._added.notify_all()
-        return True
-
-    async def end(self) -> str:
-        return str(len(self.events))
-
-    async def read(self, after: str) -> Sequence[Stored]:
-        if len(self.events) == int(after):
-            try:
-                async with asyncio.timeout(0.5), self._added:
-                    await self._added.wait()
-            except TimeoutError:
-                return []
-        return [Stored(id=str(place + 1), event=event) for place, event in enumerate(self.events)][int(after) :]
 
 
 async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 20.0) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 import sys
 from datetime import timedelta
 from typing import Annotated
@@ -24,26 +23,15 @@ def serve(
 ) -> None:
     """Serve the app over HTTP."""
     with told("app") as settings:
-        import uvicorn
-
         from showcase.app import create_app
         from showcase.composition import SLICES
+        from showcase.platform.web.server import server
 
-        config = uvicorn.Config(
-            create_app(settings, slices.split(",") if slices else SLICES),
-            host=host,
-            port=port,
-            access_log=False,
-            log_config=None,
-            timeout_graceful_shutdown=round(settings.drain_s),
-            proxy_headers=bool(settings.trusted_proxies),  # else anybody could choose the address he is throttled by
-            forwarded_allow_ips=settings.trusted_proxies or None,
-            ws_max_size=65_536,
-            ws_per_message_deflate=False,
-        )
+        app = create_app(settings, slices.split(",") if slices else SLICES)
+        serving, listening = server(app, settings, host=host, port=port, fd=fd)
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again when it has stopped: that went well
             signal.signal(number, lambda *_: sys.exit(0))
-        uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+        serving.run(sockets=[listening])
 
 
 @app.command()

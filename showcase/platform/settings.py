@@ -86,7 +86,6 @@ class Settings(BaseSettings):
     trusted_proxies: str = ""
     """Whose `X-Forwarded-For` is believed, `10.0.0.1,10.0.0.2`: nobody's, if there is no proxy."""
     max_body_bytes: int = Field(1_000_000, ge=1_000)
-    max_sockets: int = Field(2_000, ge=1)
     idempotency_lifetime: timedelta = timedelta(hours=24)
 
     # -- authentication
@@ -198,6 +197,17 @@ class Settings(BaseSettings):
     audit_key_cache_s: float = Field(60.0, ge=0, le=3_600)
     """How long a consumer may seal with a key that was destroyed, at the most."""
 
+    # -- real time
+    max_sockets: int = Field(2_000, ge=1)
+    """Of one process."""
+    max_sockets_of_household: int = Field(20, ge=1)
+    """With one process."""
+    ticket_lifetime: timedelta = timedelta(seconds=30)
+    socket_ping_s: float = Field(20.0, gt=0, le=300)
+    """A connection that answers no ping for so long is closed."""
+    stream_length: int = Field(10_000, ge=100)
+    """How many events the stream keeps, about: who was away for longer is told to look anew."""
+
     # -- the rest
     payment_latency: timedelta = timedelta(milliseconds=20)
     """What the payment provider takes for each charge. There is none: this is simulated."""
@@ -207,8 +217,6 @@ class Settings(BaseSettings):
     """An order that is not reserved by then is cancelled, and its payment taken back."""
     shelf_pieces: int = Field(1_000_000, ge=0)
     """What a shelf holds that nobody has taken from yet."""
-    stream_length: int = Field(10_000, ge=100)
-    """How many events the stream behind the WebSockets keeps."""
 
     @model_validator(mode="after")
     def _refuse_default_secrets(self) -> Self:

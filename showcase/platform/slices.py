@@ -31,6 +31,7 @@ class Slice:
 
     Attributes:
         running: what goes on in the background of an app that serves the slice.
+        drain: when the process is told to stop, before its connections are cut.
         prune: removes what the slice need not keep any longer, and tells how many rows of what.
         metrics: how the slice is doing, at a bounded cost; raises Unavailable.
     """
@@ -38,5 +39,6 @@ class Slice:
     name: str
     routers: "tuple[APIRouter, ...]" = ()
     running: Callable[[], AbstractAsyncContextManager[None]] | None = None
+    drain: Callable[[], Awaitable[None]] | None = None
     prune: Callable[[], Awaitable[dict[str, int]]] | None = None
     metrics: Callable[[], Awaitable[Sequence[Gauge]]] | None = None

@@ -207,8 +207,7 @@ def test_a_logout_is_known_in_every_process_within_a_second_and_closes_the_webso
     tokens = login(client, 26)
 
     async def closed_after() -> float:
-        url = f"{urls[1].replace('http', 'ws', 1)}/ws"
-        async with follow(url, tokens["access_token"], ["households/26"]) as events:
+        async with follow(urls[1], tokens["access_token"], ["households/26"], reconnect=False) as events:
             began = time.monotonic()
             answer = await asyncio.to_thread(client.post, "/auth/logout", headers=bearer(tokens))
             assert answer.status_code == 204

@@ -3,21 +3,21 @@
 import asyncio
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosedError
-from websockets.typing import Subprotocol
 
 from showcase.kernel.errors import Unauthenticated
 from showcase.kernel.events import Event
@@ -25,9 +25,9 @@ from showcase.kernel.principal import Principal, Scope
 from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
 from showcase.platform.web.app import build
+from showcase.platform.web.server import server
 from showcase.realtime import wiring
-from showcase.realtime.api import SUBPROTOCOL
-from showcase.realtime.client import Refused, Told, follow
+from showcase.realtime.client import Following, Gap, Refused, Told, follow, opened
 from tests.fakes import serving, settings_of, until
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
@@ -54,7 +54,7 @@ def app_of(settings: Settings) -> FastAPI:
 
     async def authenticate(token: str, *, sensitive: bool = False) -> Principal:
         if token == "staff":
-            return Principal(subject="staff/ada", scopes=frozenset({Scope.ORDERS_FOLLOW}))
+            return Principal(subject="staff/ada", scopes=frozenset({Scope.ORDERS_FOLLOW, Scope.SUPPORT}))
         if token == "household":
             return Principal(subject="households/7", scopes=frozenset())
         raise Unauthenticated("no such token")
@@ -62,13 +62,18 @@ def app_of(settings: Settings) -> FastAPI:
     async def owner_of(order_id: UUID) -> int | None:
         return 7 if order_id == OWNED else None
 
+    async def has_ended(session_id: UUID, *, sensitive: bool) -> bool:
+        return False
+
     resources = Resources(settings)
-    return build(resources, [wiring.build(resources, owner_of)], authenticate)
+    return build(resources, [wiring.build(resources, owner_of, has_ended)], authenticate)
 
 
 def serve(port: int) -> None:
     """One app process."""
-    uvicorn.run(app_of(settings_of(os.environ)), host="127.0.0.1", port=port, log_config=None)
+    settings = settings_of(os.environ)
+    serving, listening = server(app_of(settings), settings, host="127.0.0.1", port=port)
+    serving.run(sockets=[listening])
 
 
 @contextmanager
@@ -99,9 +104,14 @@ def event(order: UUID | None = None, household: int = 7, text: str = "") -> Even
     return Event(type="shop.order.paid.v1", source="/shop", subject=f"orders/{order or uuid4()}", data=data)
 
 
-async def take(events: AsyncIterator[Told], count: int) -> list[Told]:
+async def take(events: Following, count: int) -> list[Told]:
     async with asyncio.timeout(20):
-        return [await anext(events) for _ in range(count)]
+        return [told_in(await anext(events)) for _ in range(count)]
+
+
+def told_in(one: Told | Gap) -> Told:
+    assert isinstance(one, Told), one
+    return one
 
 
 @asynccontextmanager
@@ -129,9 +139,9 @@ async def test_two_processes_tell_every_event_once_and_in_order_though_each_is_p
             await until(lambda: ready(address))  # noqa: B023 - awaited in this turn
         async with (
             publishing(settings_of(names.env)) as publish,
-            follow(f"ws://{one}/ws", "staff", ["orders"]) as first,
-            follow(f"ws://{other}/ws", "staff", ["orders"]) as second,
-            follow(f"ws://{other}/ws", "household", ["households/7", f"orders/{OWNED}"]) as own,
+            follow(f"http://{one}", "staff", ["orders"]) as first,
+            follow(f"http://{other}", "staff", ["orders"]) as second,
+            follow(f"http://{other}", "household", ["households/7", f"orders/{OWNED}"]) as own,
         ):
             published = [event(household=7 + number % 2) for number in range(300)]
             await asyncio.gather(publish(*published), publish(*published))
@@ -149,7 +159,7 @@ async def test_event_arrives_as_it_was_published(names: Namespace) -> None:
     async with (
         serving(app_of(settings)) as address,
         publishing(settings) as publish,
-        follow(f"ws://{address}/ws", "staff", ["orders"]) as events,
+        follow(f"http://{address}", "staff", ["orders"]) as events,
     ):
         happened = event(text="grün ✓")
         await publish(happened)
@@ -161,7 +171,7 @@ async def test_event_arrives_as_it_was_published(names: Namespace) -> None:
 async def test_topic_of_someone_else_is_refused(names: Namespace, topic: str) -> None:
     async with serving(app_of(settings_of(names.env))) as address:
         with pytest.raises(Refused) as refused:
-            async with follow(f"ws://{address}/ws", "household", [topic]):
+            async with follow(f"http://{address}", "household", [topic]):
                 pass
 
     assert refused.value.problem["type"] == "/problems/not-your-topic"
@@ -173,7 +183,7 @@ async def test_events_of_before_are_not_told(names: Namespace) -> None:
         await publish(event(), event())
         async with (
             serving(app_of(settings)) as address,
-            follow(f"ws://{address}/ws", "staff", ["orders"]) as events,
+            follow(f"http://{address}", "staff", ["orders"]) as events,
         ):
             now = event()
             await publish(now)
@@ -186,14 +196,8 @@ async def test_client_that_stalls_is_closed_and_delays_no_other(names: Namespace
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(serving(app_of(settings)))
         publish = await stack.enter_async_context(publishing(settings))
-        quick = await stack.enter_async_context(follow(f"ws://{address}/ws", "staff", ["orders"]))
-        stalled = await stack.enter_async_context(
-            connect(f"ws://{address}/ws", subprotocols=[Subprotocol(SUBPROTOCOL)], compression=None, proxy=None)
-        )
-        await stalled.send(json.dumps({"type": "hello", "token": "staff"}))
-        await stalled.send(json.dumps({"type": "subscribe", "topic": "orders"}))
-        assert json.loads(await stalled.recv())["type"] == "welcome"
-        assert json.loads(await stalled.recv())["type"] == "subscribed"
+        quick = await stack.enter_async_context(follow(f"http://{address}", "staff", ["orders"]))
+        stalled = await subscribed(stack, address, "orders")
         stalled.transport.pause_reading()
         total = 1_500
         text = "x" * 20_000  # 30 MB in all: more than the buffers on the way take
@@ -224,7 +228,7 @@ async def test_sockets_live_through_redis_killed_and_started_again(private: Stac
     async with (
         serving(app_of(settings)) as address,
         publishing(settings) as publish,
-        follow(f"ws://{address}/ws", "staff", ["orders"]) as events,
+        follow(f"http://{address}", "staff", ["orders"]) as events,
     ):
         before, after = event(), event()
         await publish(before)
@@ -239,6 +243,14 @@ async def test_sockets_live_through_redis_killed_and_started_again(private: Stac
         await publish(before, after)
 
         assert [told.event.id for told in await take(events, 1)] == [after.id]
+
+
+async def subscribed(stack: AsyncExitStack, address: str, *topics: str) -> ClientConnection:
+    """A connection of nobody's client, which follows some topics."""
+    socket = await stack.enter_async_context(opened(f"http://{address}", "staff"))
+    await socket.send(json.dumps({"type": "subscribe", "topics": topics}))
+    assert json.loads(await socket.recv())["type"] == "subscribed"
+    return socket
 
 
 async def written_down(settings: Settings) -> bool:
@@ -258,20 +270,14 @@ async def test_app_starts_without_redis_and_serves_when_it_comes(private: Stack,
     try:
         async with serving(app_of(settings)) as address:
             assert not await ready(address)
-            with pytest.raises(Refused) as refused:
-                async with follow(f"ws://{address}/ws", "staff", ["orders"]):
-                    pass
-            assert refused.value.problem["status"] == 503
-            private.server("redis-state").resume()
-
-            async def followed() -> bool:
-                try:
-                    async with follow(f"ws://{address}/ws", "staff", ["orders"]):
-                        return True
-                except Refused:
-                    return False
-
-            await until(followed)
+            async with AsyncExitStack() as stack:
+                with pytest.raises(ConnectionResetError, match="in time"):
+                    await stack.enter_async_context(opened(f"http://{address}", "staff"))
+                coming = asyncio.create_task(
+                    stack.enter_async_context(follow(f"http://{address}", "staff", ["orders"]))
+                )
+                private.server("redis-state").resume()
+                await asyncio.wait_for(coming, 20)
     finally:
         private.server("redis-state").resume()
 
@@ -285,9 +291,9 @@ async def test_reader_that_breaks_closes_its_sockets_and_shows(
         raise RuntimeError("a bug")
 
     async with serving(app_of(settings)) as address, publishing(settings) as publish:
-        async with follow(f"ws://{address}/ws", "staff", ["orders"]) as events:
+        async with follow(f"http://{address}", "staff", ["orders"], reconnect=False) as events:
             assert await ready(address)
-            monkeypatch.setattr("showcase.realtime.application.topics_of", broken)
+            monkeypatch.setattr("showcase.realtime.application.hub.topics_of", broken)
             await publish(event())
 
             with pytest.raises(ConnectionClosedError) as closed:
@@ -300,7 +306,7 @@ async def test_reader_that_breaks_closes_its_sockets_and_shows(
 async def test_process_that_is_told_to_stop_closes_its_sockets_with_1012_and_ends(names: Namespace) -> None:
     with process(names.env) as (started, address):
         await until(lambda: ready(address))
-        async with follow(f"ws://{address}/ws", "staff", ["orders"]) as events:
+        async with follow(f"http://{address}", "staff", ["orders"], reconnect=False) as events:
             started.terminate()
 
             with pytest.raises(ConnectionClosedError) as closed:
@@ -308,3 +314,175 @@ async def test_process_that_is_told_to_stop_closes_its_sockets_with_1012_and_end
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012
         assert await asyncio.to_thread(started.wait, 15) in (0, -15)
+
+
+# -- coming back
+
+
+@contextmanager
+def processes(env: Mapping[str, str], count: int) -> Iterator[list[tuple["subprocess.Popen[bytes]", str]]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(process(env)) for _ in range(count)]
+
+
+async def test_process_that_is_killed_costs_its_clients_nothing(names: Namespace) -> None:
+    with processes(names.env, 2) as ((first, one), (_, other)):
+        for address in (one, other):
+            await until(lambda: ready(address))  # noqa: B023 - awaited in this turn
+        async with (
+            publishing(settings_of(names.env)) as publish,
+            follow([f"http://{one}", f"http://{other}"], "staff", ["orders"]) as events,
+        ):
+            happened = [event() for _ in range(600)]
+            await publish(*happened[:200])
+            taken = await take(events, 100)
+            first.kill()
+            await publish(*happened[200:])
+            taken += await take(events, 500)
+
+        assert [told.event.id for told in taken] == [one.id for one in happened]
+        assert (events.connections, events.url) == (2, f"http://{other}")
+
+
+async def test_process_that_stops_sends_what_waits_and_its_clients_go_on_in_another(names: Namespace) -> None:
+    with processes(names.env, 2) as ((first, one), (_, other)):
+        for address in (one, other):
+            await until(lambda: ready(address))  # noqa: B023 - awaited in this turn
+        async with (
+            publishing(settings_of(names.env)) as publish,
+            AsyncExitStack() as stack,
+        ):
+            urls = [f"http://{one}", f"http://{other}"]
+            clients = [await stack.enter_async_context(follow(urls, "staff", ["orders"])) for _ in range(20)]
+            happened = [event() for _ in range(300)]
+            publishing_all = asyncio.create_task(publish(*happened))
+            await take(clients[0], 50)
+            first.terminate()
+            await publishing_all
+            missing = [300] * len(clients)
+            missing[0] -= 50
+            told = await asyncio.gather(*map(take, clients, missing))
+
+            ids = [one.id for one in happened]
+            assert [[told.event.id for told in mine] for mine in told] == [ids[50:], *([ids] * 19)]
+            assert await asyncio.to_thread(first.wait, 15) in (0, -15)
+
+
+async def test_client_that_knows_its_last_event_goes_on_from_it_anywhere(names: Namespace) -> None:
+    settings = settings_of(names.env)
+    async with serving(app_of(settings)) as one, serving(app_of(settings)) as other, publishing(settings) as publish:
+        happened = [event() for _ in range(30)]
+        async with follow(f"http://{one}", "staff", ["orders"]) as events:
+            await publish(*happened[:10])
+            await take(events, 7)
+        await publish(*happened[10:])
+        async with follow(f"http://{other}", "staff", ["orders"], after=events.last) as events:
+            assert [told.event.id for told in await take(events, 23)] == [one.id for one in happened[7:]]
+
+
+async def test_client_that_was_away_for_too_long_is_told_so(names: Namespace) -> None:
+    settings = settings_of(names.env, stream_length=100)
+    async with serving(app_of(settings)) as address, publishing(settings) as publish:
+        async with follow(f"http://{address}", "staff", ["orders"]) as events:
+            await publish(event())
+            await take(events, 1)
+        await publish(*(event() for _ in range(500)))
+        async with follow(f"http://{address}", "staff", ["orders"], after=events.last) as events:
+            gap = await anext(events)
+            assert isinstance(gap, Gap)
+            assert gap.count is None
+            after = event()
+            await publish(after)
+            assert [told.event.id for told in await take(events, 1)] == [after.id]
+
+
+async def test_stream_that_comes_back_without_its_end_is_told_to_all_and_to_those_who_come_later(
+    private: Stack, names: Namespace
+) -> None:
+    settings = settings_of(names.env)
+    async with (
+        serving(app_of(settings)) as address,
+        publishing(settings) as publish,
+        Resources(settings) as resources,
+        follow(f"http://{address}", "staff", ["orders"]) as stays,
+    ):
+        async with follow(f"http://{address}", "staff", ["orders"]) as away:
+            await publish(event())
+            await take(away, 1)
+        await publish(*(event() for _ in range(5)))
+        await take(stays, 6)
+        key = f"{settings.redis_prefix}events"
+        async with resources.redis_state.pipeline(transaction=True) as lost:
+            kept: Any = await resources.redis_state.xrange(key)
+            lost.unlink(key)
+            for id_, fields in kept[:-3]:
+                lost.xadd(key, fields, id=id_)
+            await lost.execute()
+
+        assert isinstance(await asyncio.wait_for(anext(stays), 10), Gap)
+        async with follow(f"http://{address}", "staff", ["orders"], after=away.last) as comes_back:
+            assert isinstance(await asyncio.wait_for(anext(comes_back), 10), Gap)
+            after = event()
+            await publish(after)
+            for events in (stays, comes_back):
+                assert [told.event.id for told in await take(events, 1)] == [after.id]
+
+
+async def test_paused_redis_delays_events_and_loses_none(private: Stack, names: Namespace) -> None:
+    settings = settings_of(names.env)
+    async with (
+        serving(app_of(settings)) as address,
+        publishing(settings) as publish,
+        follow(f"http://{address}", "staff", ["orders"]) as events,
+    ):
+        happened = [event() for _ in range(40)]
+        await publish(*happened[:20])
+        private.server("redis-state").pause()
+        try:
+            await until(lambda: unready(address))
+        finally:
+            private.server("redis-state").resume()
+        await until(lambda: ready(address))
+        await publish(*happened)
+
+        assert [told.event.id for told in await take(events, 40)] == [one.id for one in happened]
+
+
+@pytest.mark.timeout(180)
+async def test_of_5000_events_100_clients_who_come_and_go_miss_none_and_get_none_twice_or_out_of_order(
+    names: Namespace,
+) -> None:
+    total, people = 5_000, 100
+    chance = random.Random(7)  # noqa: S311 - when people come and go is no secret
+    with processes(names.env, 2) as started:
+        urls = [f"http://{address}" for _, address in started]
+        for _, address in started:
+            await until(lambda: ready(address))  # noqa: B023 - awaited in this turn
+        happened = [event(household=number % 10 + 1) for number in range(total)]
+        ids = [[one.id for one in happened[number::10]] for number in range(10)]
+
+        async def person(number: int) -> list[str]:
+            """Follows one household, and breaks off ten times on the way: at once, or not."""
+            mine = ids[number % 10]
+            breaks = sorted(chance.sample(range(1, len(mine)), 10))
+            came: list[str] = []
+            last = None
+            for upto in (*breaks, len(mine)):
+                if last is None:
+                    events = begun[number]
+                else:
+                    events = follow(chance.sample(urls, 2), "staff", [f"households/{number % 10 + 1}"], after=last)
+                    await events.__aenter__()
+                while len(came) < upto:
+                    came.append(told_in(await anext(events)).event.id)
+                last = events.last
+                await events.__aexit__(None, None, None)
+            return came
+
+        begun = [follow(chance.sample(urls, 2), "staff", [f"households/{n % 10 + 1}"]) for n in range(people)]
+        async with publishing(settings_of(names.env)) as publish:
+            await asyncio.gather(*(events.__aenter__() for events in begun))
+            async with asyncio.timeout(150):
+                *came, _ = await asyncio.gather(*map(person, range(people)), publish(*happened))
+
+    assert came == [ids[number % 10] for number in range(people)]

@@ -3,7 +3,8 @@
 import pytest
 from starlette.requests import Request
 
-from showcase.auth.api.cookies import UntrustedOrigin, check_origin
+from showcase.auth.api.cookies import check_origin
+from showcase.platform.web.origins import UntrustedOrigin
 
 TRUSTED = {"https://app.example"}
 

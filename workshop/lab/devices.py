@@ -148,10 +148,10 @@ async def endings(here: httpx.Client, there: httpx.Client, email: str, topic: st
 
 
 async def _ending(device: Device, there: httpx.Client, topic: str) -> tuple[float, float]:
-    url = f"{str(there.base_url).rstrip('/').replace('http', 'ws', 1)}/ws"
+    url = str(there.base_url)
     async with (
         asyncio.timeout(ENDS_WITHIN_S),
-        follow(url, device.access, [topic]) as events,
+        follow(url, device.access, [topic], reconnect=False) as events,
         httpx.AsyncClient(base_url=there.base_url, headers=device.headers) as client,
     ):
         (await client.get("/me")).raise_for_status()  # so far it is let in, and the connection is open

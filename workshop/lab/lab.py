@@ -27,7 +27,7 @@ from showcase.auth.infrastructure.keys import State
 from showcase.kernel.principal import Principal, Scope
 from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
-from showcase.realtime.client import follow
+from showcase.realtime.client import Gap, follow
 from workshop import accounts, baskets
 from workshop.keeper import Keeper
 from workshop.lab import checks, looking
@@ -293,7 +293,7 @@ class Lab:
     def follow(self, *topics: str, subject: str = "staff/counter") -> "Following":
         """Open a WebSocket and keep what comes, until the lesson ends."""
         following = Following()
-        url = f"{next(iter(self._apps.values()))[0].replace('http', 'ws', 1)}/ws"
+        url = next(iter(self._apps.values()))[0]
         self._background.start(following.run(url, self.token(subject), topics))
         self.until(lambda: following.is_open or following.error, what="the WebSocket is open")
         if following.error:
@@ -384,6 +384,8 @@ class Following:
             async with follow(url, token, topics) as events:
                 self.is_open = True
                 async for told in events:
+                    if isinstance(told, Gap):
+                        raise StackError(f"events are missing: {told.why}")
                     event = told.event
                     row = {"id": event.id, "type": event.type, "subject": event.subject, "at": datetime.now(UTC)}
                     self._rows.append(row | {"topic": told.topic, "data": event.data})

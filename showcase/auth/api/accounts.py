@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 from starlette.requests import Request
 
-from showcase.auth.api.cookies import UntrustedOrigin, check_origin
+from showcase.auth.api.cookies import check_origin
 from showcase.auth.api.models import (
     Challenge,
     Confirmation,
@@ -28,6 +28,7 @@ from showcase.auth.application.accounts import (
 from showcase.auth.domain.accounts import BadEmail
 from showcase.auth.domain.passwords import WeakPassword
 from showcase.platform.web.callers import MissingScope, MissingToken, caller
+from showcase.platform.web.origins import UntrustedOrigin
 from showcase.platform.web.paging import BadCursor, Cursor, Limit, Page, cursor_of, uuid_of
 from showcase.platform.web.problems import documented
 

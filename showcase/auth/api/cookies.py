@@ -6,19 +6,13 @@
 
 from collections.abc import Collection
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 from fastapi import Response
 from starlette.requests import Request
 
-from showcase.kernel.errors import Forbidden
+from showcase.platform.web.origins import UntrustedOrigin, is_trusted
 
 COOKIE = "__Host-refresh"
-LOCAL = ("localhost", "127.0.0.1", "::1")
-
-
-class UntrustedOrigin(Forbidden):
-    """A page of another site may not do this."""
 
 
 def set_refresh_cookie(response: Response, token: str, lifetime: timedelta) -> None:
@@ -38,12 +32,5 @@ def check_origin(request: Request, trusted: Collection[str]) -> None:
 
     Raises UntrustedOrigin, also where a request does not say from where it comes.
     """
-    origin = request.headers.get("origin", "")
-    try:
-        parts = urlsplit(origin)
-        is_own = parts.netloc != "" and parts.netloc == request.headers.get("host", "")
-        is_safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOCAL)
-    except ValueError:
-        is_own = is_safe = False
-    if not (is_own and is_safe) and origin not in trusted:
+    if not is_trusted(request.headers.get("origin", ""), request.headers.get("host", ""), trusted):
         raise UntrustedOrigin("cookies work for the app's own pages: the Origin header names another, or none")

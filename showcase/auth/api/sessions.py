@@ -7,12 +7,13 @@ from fastapi import APIRouter, Query, Response
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from showcase.auth.api.cookies import COOKIE, UntrustedOrigin, check_origin, drop_refresh_cookie
+from showcase.auth.api.cookies import COOKIE, check_origin, drop_refresh_cookie
 from showcase.auth.api.models import Doors, Owner, Refresh, SessionModel, TokenResponse, answered, device_of
 from showcase.auth.application.accounts import NoSuchAccount
 from showcase.auth.application.sessions import UnknownSession
 from showcase.auth.domain.refresh import InvalidRefreshToken
 from showcase.platform.web.callers import MissingScope, MissingToken
+from showcase.platform.web.origins import UntrustedOrigin
 from showcase.platform.web.problems import documented
 
 JWKS_CACHED = "public, max-age=60"

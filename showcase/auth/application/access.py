@@ -68,14 +68,23 @@ class Access:
         """
         principal = await self.verify.verify(token)
         session_id = principal.session_id
-        if session_id is None or self.revocation is Revocation.NONE:  # an operator's token has no session to end
+        if session_id is None:  # an operator's token has no session to end
             return principal
-        if await self._has_ended(session_id, sensitive):
+        if await self.has_ended(session_id, sensitive=sensitive):
             log.info("token refused", reason=Reason.REVOKED, session_id=str(session_id))
             raise InvalidToken(Reason.REVOKED)
         return principal
 
-    async def _has_ended(self, session_id: UUID, sensitive: bool) -> bool:
+    async def has_ended(self, session_id: UUID, *, sensitive: bool) -> bool:
+        """Whether a session has ended, as far as that is looked at.
+
+        Args:
+            sensitive: rather no answer than one without the denylist.
+
+        Raises Unavailable.
+        """
+        if self.revocation is Revocation.NONE:
+            return False
         if self.denylist.is_denied(session_id):
             return True
         if self.denylist.in_sync:

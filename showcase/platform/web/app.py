@@ -28,6 +28,7 @@ def build(resources: Resources, slices: Sequence[Slice], authenticate: Authentic
         redoc_url=None,
     )
     app.state.authenticate = authenticate
+    app.state.drains = [one.drain for one in slices if one.drain is not None]
     app.add_middleware(BodyLimit, max_bytes=resources.settings.max_body_bytes)
     app.add_middleware(Envelope)  # added last, so it is around the other
     problems.install(app)

@@ -1,0 +1,48 @@
+"""The newest events, as one process has read them: most of those who come back were not away for long."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from showcase.kernel.events import Event
+from showcase.realtime.application.ports import Stored
+from showcase.realtime.domain import Place, Topic, topics_of
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An event in the stream, and what it belongs to."""
+
+    place: Place
+    event: Event | None
+    topics: tuple[Topic, ...]
+
+    @classmethod
+    def of(cls, stored: Stored) -> "Known":
+        return cls(stored.place, stored.event, () if stored.event is None else topics_of(stored.event))
+
+
+class Recent:
+    """What comes after a place, without a gap, as long as that is not too far back.
+
+    Args:
+        begin: the place after which events were read.
+        length: how many are kept, at least.
+    """
+
+    def __init__(self, begin: Place, length: int) -> None:
+        self._length = length
+        self._kept = [Known(begin, None, ())]
+
+    def add(self, one: Known) -> None:
+        """The next event."""
+        self._kept.append(one)
+        if len(self._kept) > 2 * self._length:
+            del self._kept[: self._length]
+
+    def since(self, after: Place, count: int) -> Sequence[Known] | None:
+        """What comes after a place, so many at the most; None if the place is not among what is kept."""
+        at = bisect_left(self._kept, after.number, key=lambda one: one.place.number)
+        if at == len(self._kept) or self._kept[at].place != after:
+            return None
+        return self._kept[at + 1 : at + 1 + count]
