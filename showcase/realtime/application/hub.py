@@ -79,7 +79,6 @@ class Hub:
         self._of_session: dict[UUID, set[Client]] = {}
         self._of_household: Counter[int] = Counter()
         self._expiring: dict[Client, asyncio.TimerHandle] = {}
-        self._after: Place | None = None
         self._recent: Recent | None = None
         self._moved = asyncio.Event()
         self._left = asyncio.Event()
@@ -193,7 +192,7 @@ class Hub:
         for topic in topics:
             client.topics.add(topic)
             self._following.setdefault(topic, set()).add(client)
-        client.mark(Subscribed(topics=[topic.name for topic in topics], at=str(self._after), ref=ref))
+        client.mark(Subscribed(topics=[topic.name for topic in topics], at=str(self._end), ref=ref))
 
     def unsubscribe(self, client: Client, topics: Sequence[Topic], ref: str | None = None) -> None:
         """Tell a client no more of some topics; harmless for those that it does not follow."""
@@ -227,7 +226,7 @@ class Hub:
             client.told_up_to = after
         except Lost:
             self.counts["reset"] += 1
-            client.mark(Reset(topics=[topic.name for topic in topics], at=str(self._after), why=GONE, ref=ref))
+            client.mark(Reset(topics=[topic.name for topic in topics], at=str(self._end), why=GONE, ref=ref))
         except (Unavailable, TimeoutError):
             client.close(TRY_AGAIN_LATER, "what you missed could not be told in time")
             return
@@ -241,13 +240,21 @@ class Hub:
 
     async def _since(self, after: Place) -> Sequence[Known]:
         """From memory, or from the stream if it is long ago. Raises Lost, Unavailable."""
-        known = self._recent and self._recent.since(after, PAGE)
+        known = self._read_so_far.since(after, PAGE)
         return known if known is not None else [Known.of(one) for one in await self._stream.since(after, PAGE)]
 
     def _is_behind(self, place: Place) -> bool:
         """Whether the reader is past a place, or in another epoch."""
-        assert self._after is not None
-        return place != self._after and not place.is_after(self._after)
+        return place != self._end and not place.is_after(self._end)
+
+    @property
+    def _read_so_far(self) -> Recent:
+        assert self._recent is not None, "nobody is let in before it is positioned"
+        return self._recent
+
+    @property
+    def _end(self) -> Place:
+        return self._read_so_far.end
 
     async def _has_moved(self) -> None:
         self._moved.clear()
@@ -257,39 +264,34 @@ class Hub:
 
     async def read(self, stop: asyncio.Event) -> None:
         """Read the stream: from its end at first, later from where it broke off. Raises Unavailable."""
-        if self._after is None or self._recent is None:
-            self._begin(await self._stream.end())
+        if self._recent is None:
+            self._recent = Recent(await self._stream.end(), RECENT)
             self.positioned.set()
         while not stop.is_set():
             try:
-                found = await self._stream.read(self._after)
+                found = await self._stream.read(self._end)
             except Lost:
-                await self._begin_again(self._after)
+                await self._begin_again()
                 continue
             for number, stored in enumerate(found):
                 one = Known.of(stored)
-                self._after = one.place
-                self._recent.add(one)
+                self._read_so_far.add(one)
                 self.deliver(one)
                 if number % BREATH == BREATH - 1:
                     await asyncio.sleep(0)
             self._moved.set()
 
-    async def _begin_again(self, lost: Place) -> None:
+    async def _begin_again(self) -> None:
         """Go on from the end, and say so to everybody: what lies between is not known."""
-        log.error("events were lost, or came faster than they are kept", after=str(lost))
-        self._begin(await self._stream.recover(lost))
+        log.error("events were lost, or came faster than they are kept", after=str(self._end))
+        self._recent = Recent(await self._stream.recover(self._end), RECENT)
         self._moved.set()
         for client in self._clients:
             client.told_up_to = None
             if client.topics:
                 self.counts["reset"] += 1
                 names = sorted(topic.name for topic in client.topics)
-                client.mark(Reset(topics=names, at=str(self._after), why=GONE))
-
-    def _begin(self, place: Place) -> None:
-        self._after = place
-        self._recent = Recent(place, RECENT)
+                client.mark(Reset(topics=names, at=str(self._end), why=GONE))
 
     def deliver(self, one: Known) -> None:
         """Put an event of the stream into the queue of everybody who follows it. Waits for nobody."""

@@ -34,6 +34,11 @@ class Recent:
         self._length = length
         self._kept = [Known(begin, None, ())]
 
+    @property
+    def end(self) -> Place:
+        """Up to where the stream was read."""
+        return self._kept[-1].place
+
     def add(self, one: Known) -> None:
         """The next event."""
         self._kept.append(one)
