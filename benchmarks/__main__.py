@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("audit", "audit_memory", "auth", "caching", "documents", "messaging", "messaging_memory", "stack")
+NAMES = ("audit", "audit_memory", "auth", "caching", "documents", "messaging", "messaging_memory", "realtime", "stack")
 
 
 def main() -> int:

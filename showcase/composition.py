@@ -264,7 +264,7 @@ def _realtime(resources: Resources) -> Consumer:
 
     for types in ("shop.order.#", PRODUCT_CHANGED):
         handlers.on(types, Anything, tell)
-    return Consumer(queue="realtime", handlers=handlers)
+    return Consumer(queue="realtime", handlers=handlers, inbox=realtime.Reachable(resources))
 
 
 def _views(resources: Resources) -> Consumer:
@@ -348,11 +348,12 @@ def definitions(settings: Settings) -> dict[str, Any]:
 
 
 def asyncapi(settings: Settings) -> dict[str, Any]:
-    """All events and queues, described (AsyncAPI 3)."""
+    """All events and queues, and what goes over the WebSocket, described (AsyncAPI 3)."""
     tells = {"shop": TELLS, "payment": payment.TELLS, "stock": stock.TELLS}
     from showcase.messaging.application.asyncapi import document
+    from showcase.realtime.application.asyncapi import with_websocket
 
-    return document(topology(settings), tells)
+    return with_websocket(document(topology(settings), tells))
 
 
 @dataclass(frozen=True, slots=True)

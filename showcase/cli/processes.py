@@ -26,11 +26,13 @@ def serve(
         from showcase.app import create_app
         from showcase.composition import SLICES
         from showcase.platform.web.server import server
+        from showcase.platform.worker import look_for_garbage_seldom
 
         app = create_app(settings, slices.split(",") if slices else SLICES)
         serving, listening = server(app, settings, host=host, port=port, fd=fd)
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again when it has stopped: that went well
             signal.signal(number, lambda *_: sys.exit(0))
+        look_for_garbage_seldom()
         serving.run(sockets=[listening])
 
 

@@ -88,8 +88,14 @@ async def ticket(url: str, token: str) -> str:
     async with httpx.AsyncClient(base_url=url, timeout=ANSWER_WITHIN_S, trust_env=False, verify=_tls()) as http:
         answer = await http.post("/realtime/tickets", headers={"Authorization": f"Bearer {token}"})
     if answer.status_code != httpx.codes.CREATED:
-        raise _refusal(answer.json())
+        raise _refusal(_problem_in(answer))
     return str(answer.json()["ticket"])
+
+
+def _problem_in(answer: httpx.Response) -> dict[str, Any]:
+    """What went wrong; something between here and the app may have answered, that knows nothing of RFC 9457."""
+    said = answer.json() if answer.headers.get("Content-Type") == "application/problem+json" else {}
+    return {"title": answer.reason_phrase, "detail": answer.reason_phrase, **said, "status": answer.status_code}
 
 
 @cache

@@ -68,12 +68,12 @@ class Topic:
     @property
     def policy(self) -> Policy:
         """What becomes of its events when a client is slow."""
-        return _POLICIES.get(self, Policy.DISCONNECT)
+        return _POLICIES.get(self.name, Policy.DISCONNECT)
 
 
 ALL_ORDERS, CATALOGUE, OPS = Topic("orders"), Topic("catalogue"), Topic("ops")
 _WHOLE = {topic.name for topic in (ALL_ORDERS, CATALOGUE, OPS)}
-_POLICIES = {CATALOGUE: Policy.COALESCE, OPS: Policy.DROP_OLDEST}
+_POLICIES = {CATALOGUE.name: Policy.COALESCE, OPS.name: Policy.DROP_OLDEST}
 
 
 def may_follow(principal: Principal, topic: Topic, owner: int | None) -> bool:

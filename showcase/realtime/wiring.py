@@ -1,7 +1,7 @@
 """Real time, built from resources."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
@@ -9,10 +9,12 @@ import structlog
 
 from showcase.kernel.errors import Unavailable
 from showcase.kernel.events import Event
+from showcase.kernel.ids import EventId
+from showcase.platform.redis import translated
 from showcase.platform.resources import Resources
 from showcase.platform.slices import Gauge, Slice
 from showcase.platform.worker import persist
-from showcase.realtime.api import Door, socket_route, ticket_routes
+from showcase.realtime.api import Door, asset_routes, socket_route, ticket_routes
 from showcase.realtime.application.clients import INTERNAL_ERROR, RESTARTING
 from showcase.realtime.application.hub import Hub, Limits
 from showcase.realtime.application.ports import HasEnded, OwnerOf
@@ -51,7 +53,11 @@ def build(
 
     return Slice(
         name="realtime",
-        routers=(ticket_routes(tickets, settings.ticket_lifetime.total_seconds()), socket_route(hub, door)),
+        routers=(
+            ticket_routes(tickets, settings.ticket_lifetime.total_seconds()),
+            socket_route(hub, door),
+            asset_routes(),
+        ),
         running=lambda: _running(resources, hub),
         drain=lambda: hub.drain(min(DRAIN_S, settings.drain_s)),
         metrics=metrics,
@@ -114,6 +120,27 @@ def publisher(resources: Resources) -> Callable[[Event], Awaitable[None]]:
         await stream.publish(event)
 
     return publish
+
+
+class Reachable:
+    """The inbox (`messaging.application.ports`) of a consumer that publishes: the stream itself knows what was told.
+
+    It remembers nothing, but knows whether Redis answers: while it does not, messages wait, and none has failed.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._redis = resources.redis_state
+
+    async def seen(self, ids: Collection[EventId]) -> set[EventId]:
+        with translated():
+            await self._redis.ping()
+        return set()
+
+    async def enter(self, ids: Collection[EventId]) -> set[EventId]:
+        return set(ids)
+
+    async def leave(self, id_: EventId) -> None:
+        await self.seen([id_])
 
 
 def _stream(resources: Resources) -> RedisStream:

@@ -104,6 +104,12 @@ class System:
         wait_for(lambda: all(process.is_ready() for process in begun), within_s=START_WITHIN_S)
         return begun
 
+    def again(self, app: Process, **settings: object) -> Process:
+        """Start an app where one was that has ended; it is ready then."""
+        begun = self._begin("app", settings, port=int(app.url.rpartition(":")[2]))
+        wait_for(begun.is_ready, within_s=START_WITHIN_S)
+        return begun
+
     def running(self, name: str) -> list[Process]:
         """Those of a name that run, the oldest first."""
         return [process for process in self.started if process.name == name and process.popen.poll() is None]
@@ -171,11 +177,11 @@ class System:
         for process in self.started:
             process.kill()
 
-    def _begin(self, name: str, settings: Mapping[str, object]) -> Process:
+    def _begin(self, name: str, settings: Mapping[str, object], port: int = 0) -> Process:
         command = [name] if name == "relay" else ["worker", name]
         line, url = None, ""
         if name == "app":  # listens already, so that nobody else gets the port
-            line = socket.create_server(("127.0.0.1", 0), backlog=1_024)
+            line = socket.create_server(("127.0.0.1", port), backlog=1_024)
             url = f"http://127.0.0.1:{line.getsockname()[1]}"
             command = ["serve", "--slices", self.slices, "--fd", str(line.fileno())]
         log = self._folder / f"{len(self.started)}-{name}.log"

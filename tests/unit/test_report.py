@@ -175,6 +175,17 @@ def index(path: Path, *lessons: Lesson) -> str:
     return (path / "index.html").read_text()
 
 
+def test_page_shows_what_the_tests_in_a_browser_saw_if_they_ran(tmp_path: Path) -> None:
+    assert "What a browser showed" not in index(tmp_path, lesson("00_a"))
+    (tmp_path / "screenshots").mkdir()
+    (tmp_path / "screenshots" / "my-orders-dark.png").write_bytes(b"PNG")
+
+    html = index(tmp_path, lesson("00_a"))
+
+    assert '<img src="data:image/png;base64,UE5H" alt="my orders dark"' in html
+    assert loaded_by(html) == []
+
+
 def test_failures_come_first_and_the_worst_of_them_before_the_others(tmp_path: Path) -> None:
     text = text_of(index(tmp_path, lesson("00_a"), lesson("01_b", Outcome.TIMED_OUT), lesson("02_c", Outcome.FAILED)))
     places = [text.index(part) for part in ("02_c broke", "01_b broke", "Lessons", "Title of 00_a")]

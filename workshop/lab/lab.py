@@ -104,6 +104,10 @@ class Lab:
         self._apps[client] = urls
         return self._clients.enter_context(client)
 
+    def urls(self, app: httpx.Client) -> list[str]:
+        """Where the processes of an app's client listen, for whoever stays with one of them."""
+        return list(self._apps[app])
+
     def start(self, *names: str, **settings: object) -> None:
         """Start processes, and wait until each is ready: `relay`, `audit`, or the worker of a queue."""
         self._processes.start(list(names), settings)

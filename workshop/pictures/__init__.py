@@ -33,6 +33,14 @@ from workshop.pictures.journey import journeys
 from workshop.pictures.messages import message_timeline
 from workshop.pictures.queueing import queue_drained
 from workshop.pictures.reach import where_orders_have_been
+from workshop.pictures.realtime import (
+    asked_and_told,
+    crowd_latencies,
+    memory_over_time,
+    moved,
+    slow_clients,
+    told_through,
+)
 from workshop.pictures.redraw import Live, live
 from workshop.pictures.revoking import how_soon, live_children, price_of_revoking
 from workshop.pictures.sagas import saga
@@ -49,6 +57,7 @@ __all__ = [
     "Throughput",
     "anatomy",
     "answers_over_time",
+    "asked_and_told",
     "attack_matrix",
     "audit_hops",
     "audit_progress",
@@ -61,6 +70,7 @@ __all__ = [
     "counted_through",
     "counter_table",
     "counts_over_time",
+    "crowd_latencies",
     "crowds",
     "hit_ratios",
     "how_soon",
@@ -70,8 +80,10 @@ __all__ = [
     "live",
     "live_children",
     "lives",
+    "memory_over_time",
     "merkle_path",
     "message_timeline",
+    "moved",
     "page_times",
     "pages_walked",
     "plans",
@@ -83,10 +95,12 @@ __all__ = [
     "saga",
     "seal_chains",
     "session_timeline",
+    "slow_clients",
     "staleness",
     "system_map",
     "throughput",
     "token_family",
+    "told_through",
     "truncation",
     "under_attack",
     "under_fire",

@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import tempfile
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,10 +21,12 @@ from markupsafe import Markup, escape
 from nbconvert.exporters import HTMLExporter
 from nbformat import NotebookNode
 
-from workshop.report.reading import Lesson, Outcome
+from workshop.report.reading import Lesson, Outcome, Picture
 
 HERE = Path(__file__).parent
 GIT_WITHIN_S = 10.0
+SCREENSHOTS = "screenshots"
+"""Beside the report: where the tests in a browser leave what they saw; there is none where they did not run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +92,21 @@ def write_index(
         checks=sum(len(lesson.checks) for lesson in lessons),
         seconds=sum(lesson.seconds for lesson in lessons),
         servers={server: ", ".join(sorted(found)) for server, found in sorted(by_server.items())},
+        screenshots=screenshots(path.parent / SCREENSHOTS),
         machine=Machine.this(),
         profile=profile,
         commit=commit,
         at=at or datetime.now(UTC),
     )
     write_whole(path, page)
+
+
+def screenshots(folder: Path) -> list[Picture]:
+    """The PNGs in a folder, `my-orders-dark.png` under the name `my orders dark`; none if there is no folder."""
+    return [
+        Picture(url=f"data:image/png;base64,{b64encode(file.read_bytes()).decode()}", alt=file.stem.replace("-", " "))
+        for file in sorted(folder.glob("*.png"))
+    ]
 
 
 def write_lesson(path: Path, notebook: NotebookNode, *, name: str, folder: Path) -> None:

@@ -76,7 +76,7 @@ class Envelope:
 
         try:
             with _acting_in(scope, headers, request_id, traceparent):
-                await self.app(scope, receive, marked_send)
+                await self.app(scope, receive, marked_send if scope["type"] == "http" else send)
         except Exception as error:
             log.error("unhandled", path=scope["path"], exc_info=error)
             if status or scope["type"] != "http":

@@ -8,6 +8,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from showcase.platform.settings import Settings
+from showcase.platform.web.protocols import Http, WebSocket
 
 UNACKNOWLEDGED_MS = 30_000
 """A peer that takes nothing for so long is gone, whatever lies in the buffers for it: else it would hold them for a
@@ -46,6 +47,8 @@ def server(
         timeout_graceful_shutdown=round(settings.drain_s),
         proxy_headers=bool(settings.trusted_proxies),  # else anybody could choose the address he is throttled by
         forwarded_allow_ips=settings.trusted_proxies or None,
+        http=Http,
+        ws=WebSocket,
         ws_max_size=65_536,
         ws_per_message_deflate=False,  # a window of up to 64 KiB for each connection, and a way to guess secrets
         ws_ping_interval=settings.socket_ping_s,

@@ -14,12 +14,16 @@ from typing import Any
 import structlog
 from fastapi import APIRouter
 from pydantic import ValidationError
+from starlette.routing import WebSocketRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from showcase.kernel.errors import DomainError, Invalid, TooMany, Unauthenticated, Unavailable
 from showcase.kernel.principal import SENSITIVE, Principal
+from showcase.platform.web.allowance import Allowance
 from showcase.platform.web.origins import UntrustedOrigin, is_trusted
 from showcase.platform.web.problems import response_of, status_of, title_of, type_of
+from showcase.platform.web.protocols import AT_ONCE
 from showcase.realtime.application.clients import (
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -99,38 +103,30 @@ class _Ended(Exception):
         self.closing = Closing(code, reason)
 
 
-class _Allowance:
-    """So many messages a second, and a burst (token bucket)."""
-
-    def __init__(self) -> None:
-        self._left = float(BURST)
-        self._at = asyncio.get_running_loop().time()
-
-    def take(self) -> bool:
-        now = asyncio.get_running_loop().time()
-        self._left, self._at = min(BURST, self._left + (now - self._at) * RATE), now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-
 def socket_route(hub: Hub, door: Door) -> APIRouter:
     """The one route."""
-    router = APIRouter()
+    return APIRouter(routes=[WebSocketRoute("/ws", _Endpoint(hub, door))])
 
-    @router.websocket("/ws")
-    async def follow(websocket: WebSocket) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """Plain ASGI: what is sent to a thousand goes to the server at once, not through the layers of a framework."""
+
+    hub: Hub
+    door: Door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        websocket = WebSocket(scope, receive, send)
         try:
-            ticket = _handshake(websocket, door.trusted_origins)
+            ticket = _handshake(websocket, self.door.trusted_origins)
         except DomainError as error:
             await websocket.send_denial_response(response_of(error))
             return
         await websocket.accept(SUBPROTOCOL)
-        client = Client()
-        hub.join(client)
-        reading = asyncio.create_task(_read(websocket, client, hub, door, ticket))
-        writing = asyncio.create_task(_write(websocket, client))
+        client = Client(scope.get("extensions", {}).get(AT_ONCE, lambda _: False))
+        self.hub.join(client)
+        reading = asyncio.create_task(_read(websocket, client, self.hub, self.door, ticket))
+        writing = asyncio.create_task(_write(websocket, send, client))
         try:
             first: set[asyncio.Future[Any]] = {reading, writing, client.closing}
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -142,9 +138,7 @@ def socket_route(hub: Hub, door: Door) -> APIRouter:
             reading.cancel()
             writing.cancel()
             await asyncio.gather(reading, writing, return_exceptions=True)
-            hub.leave(client)  # last: reading may have been about to subscribe
-
-    return router
+            self.hub.leave(client)  # last: reading may have been about to subscribe
 
 
 def _handshake(websocket: WebSocket, trusted: Collection[str]) -> str | None:
@@ -171,7 +165,7 @@ def _why(error: BaseException | None) -> Closing | None:
 async def _read(websocket: WebSocket, client: Client, hub: Hub, door: Door, ticket: str | None) -> None:
     """Do what the client asks for. Raises _Ended, WebSocketDisconnect."""
     await _greet(websocket, client, hub, door, ticket)
-    allowance, malformed = _Allowance(), 0
+    allowance, malformed = Allowance(RATE, BURST), 0
     while True:
         ref = None
         try:
@@ -180,6 +174,7 @@ async def _read(websocket: WebSocket, client: Client, hub: Hub, door: Door, tick
             if not isinstance(message, Ack) and not allowance.take():
                 raise TooManyMessages(f"no more than {RATE:g} messages a second", retry_after_s=1)
             await _do(message, client, hub, door)
+            await asyncio.sleep(0)  # thousands may have come in one piece, and acks are not counted: let others in
         except DomainError as error:
             client.answer(_error(error, ref))
             malformed += isinstance(error, MalformedMessage | TooManyMessages)
@@ -267,10 +262,10 @@ async def _receive(websocket: WebSocket) -> Asked:
         raise MalformedMessage(f"{where}: {found['msg']}" if where else found["msg"]) from error
 
 
-async def _write(websocket: WebSocket, client: Client) -> None:
-    """Send what waits until the connection is to be closed, then close it. Raises WebSocketDisconnect."""
+async def _write(websocket: WebSocket, send: Send, client: Client) -> None:
+    """Send what waits until the connection is to be closed, then close it. Raises OSError."""
     while (text := await client.next()) is not None:
-        await websocket.send_text(text)
+        await send({"type": "websocket.send", "text": text})
     closing = client.closing.result()
     with suppress(WebSocketDisconnect):
         await websocket.close(closing.code, closing.reason)

@@ -5,7 +5,6 @@ An event reaches a client once: under the narrowest topic that the client follow
 """
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +15,6 @@ import structlog
 
 from showcase.kernel.clock import Clock, system_clock
 from showcase.kernel.errors import Conflict, Invalid, TooMany, Unavailable
-from showcase.kernel.events import Event
 from showcase.kernel.principal import Principal
 from showcase.realtime.application.clients import INTERNAL_ERROR, POLICY_VIOLATION, RESTARTING, TRY_AGAIN_LATER, Client
 from showcase.realtime.application.messages import MAX_TOPICS, Reset, Subscribed, Unsubscribed
@@ -29,8 +27,6 @@ log = structlog.get_logger()
 PAGE = 500
 RECENT = 5_000
 """Events that each process keeps in memory: many who come back at once, as after a deploy, cost Redis nothing."""
-BREATH = 32
-"""After so many events whoever writes to clients gets a turn: queues are for slow clients, not for busy streams."""
 GONE = "what you saw last is not kept any more"
 
 
@@ -218,10 +214,12 @@ class Hub:
                 for one in page:
                     topic = next((topic for topic in one.topics if topic in wanted), None)
                     if one.event is not None and topic is not None:
-                        await asyncio.wait_for(client.room(), self._limits.stalled_s)
-                        text = text_of_event(one.place, one.event, topic)
-                        client.tell(topic, one.event.subject, str(one.place), text)
+                        if not client.has_room:
+                            await asyncio.wait_for(client.room(), self._limits.stalled_s)
+                        client.tell(topic, one.event.subject, str(one.place), one.text(one.event, topic))
+                        self.counts["told"] += 1
                     after = one.place
+                await asyncio.sleep(0)  # others get a turn: a page that is known and taken at once waits for nothing
             self.counts["resumed"] += 1
             client.told_up_to = after
         except Lost:
@@ -273,12 +271,11 @@ class Hub:
             except Lost:
                 await self._begin_again()
                 continue
-            for number, stored in enumerate(found):
+            for stored in found:
                 one = Known.of(stored)
                 self._read_so_far.add(one)
                 self.deliver(one)
-                if number % BREATH == BREATH - 1:
-                    await asyncio.sleep(0)
+                await asyncio.sleep(0)  # a thousand may have been told: whoever else has something to do gets a turn
             self._moved.set()
 
     async def _begin_again(self) -> None:
@@ -304,7 +301,7 @@ class Hub:
             followers = self._following.get(topic, set()) - told
             if not followers:
                 continue
-            text = text_of_event(place, event, topic)  # once, however many follow
+            text = one.text(event, topic)
             for client in followers:
                 known = client.told_up_to
                 if known is not None:
@@ -332,9 +329,3 @@ class Hub:
         self.positioned.clear()
         for client in self._clients:
             client.close(code, reason)
-
-
-def text_of_event(place: Place, event: Event, topic: Topic) -> str:
-    """An event as it is told (`messages.Told`); written by hand, since that is done for every event."""
-    told = {"type": "event", "topic": topic.name, "id": str(place), "event": {**event.attributes(), "data": event.data}}
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))

@@ -1,8 +1,9 @@
 """The newest events, as one process has read them: most of those who come back were not away for long."""
 
+import json
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from showcase.kernel.events import Event
 from showcase.realtime.application.ports import Stored
@@ -16,10 +17,24 @@ class Known:
     place: Place
     event: Event | None
     topics: tuple[Topic, ...]
+    _texts: dict[Topic, str] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, stored: Stored) -> "Known":
         return cls(stored.place, stored.event, () if stored.event is None else topics_of(stored.event))
+
+    def text(self, event: Event, topic: Topic) -> str:
+        """The event as it is told under one of its topics; written once, however many are told, now or later."""
+        text = self._texts.get(topic)
+        if text is None:
+            text = self._texts[topic] = text_of_event(self.place, event, topic)
+        return text
+
+
+def text_of_event(place: Place, event: Event, topic: Topic) -> str:
+    """An event as it is told (`messages.Told`); written by hand, since that is done for every event."""
+    told = {"type": "event", "topic": topic.name, "id": str(place), "event": {**event.attributes(), "data": event.data}}
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
 
 
 class Recent:
