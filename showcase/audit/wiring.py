@@ -214,6 +214,7 @@ def letter_box(settings: Settings) -> KafkaLetterBox:
         replayed=replay_topic(settings),
         group=group_of(settings),
         kept=settings.audit_letters_kept,
+        timeout_s=settings.kafka_timeout_s,
     )
 
 
