@@ -12,7 +12,6 @@ from showcase.kernel.events import Event
 from showcase.platform.resources import Resources
 from showcase.platform.slices import Slice
 from showcase.platform.worker import persist
-from showcase.realtime.api import routes
 from showcase.realtime.application import INTERNAL_ERROR, RESTARTING, Hub, OwnerOf
 from showcase.realtime.infrastructure import RedisStream
 
@@ -33,6 +32,8 @@ def build(
 
     Raises ValueError when the URL of redis-state is not set.
     """
+    from showcase.realtime.api import routes  # not for the worker: it loads the web framework
+
     hub = Hub(_stream(resources), owner_of, max_clients=resources.settings.max_sockets)
     when_a_session_ends(hub.end_session)
 
