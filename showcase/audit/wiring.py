@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from showcase.audit.api import routes
 from showcase.audit.application.anchoring import Anchoring
 from showcase.audit.application.books import Checked, Report
 from showcase.audit.application.capture import Capture
@@ -49,6 +48,8 @@ def build(resources: Resources, tables: Sequence[str] = ()) -> Slice:
 
     Raises ValueError when a URL is not set.
     """
+    from showcase.audit.api import routes  # not for workers: it loads the web framework
+
     archive = Revealing(MongoArchive(mongo(resources)), Reveal(subjects(resources), SubjectLock))
     reads, settings = SqlReads(resources.database), resources.settings
     return Slice(
@@ -214,6 +215,7 @@ def letter_box(settings: Settings) -> KafkaLetterBox:
         replayed=replay_topic(settings),
         group=group_of(settings),
         kept=settings.audit_letters_kept,
+        timeout_s=settings.kafka_timeout_s,
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 from showcase.caching import worker
-from showcase.caching.api import gauges, routes
 from showcase.caching.application import entry as entries
 from showcase.caching.application.cache import Cache
 from showcase.caching.domain import FLOOR, Kind
@@ -54,6 +53,7 @@ class Caching:
 
     def doors(self) -> Slice:
         """What an operator sees and does, and what goes on in the background."""
+        from showcase.caching.api import gauges, routes  # not for workers: it loads the web framework
 
         async def metrics() -> Sequence[Gauge]:
             return gauges(self.cache)

@@ -11,14 +11,12 @@ from typing import Any
 import structlog
 
 from showcase.kernel.errors import Unavailable
-from showcase.messaging.api import described, gauges, routes
 from showcase.messaging.application.handlers import Handlers
 from showcase.messaging.application.operations import Operations
 from showcase.messaging.application.ports import Inbox
 from showcase.messaging.domain import PARKING, Queue, Topology
 from showcase.messaging.infrastructure.amqp import Broker
 from showcase.messaging.infrastructure.inbox import SqlInbox
-from showcase.messaging.infrastructure.management import Management
 from showcase.messaging.infrastructure.outbox import CHANNEL, SqlOutbox
 from showcase.messaging.infrastructure.parked import SqlParkingLot
 from showcase.messaging.worker.consumer import consume
@@ -124,6 +122,8 @@ def operations(resources: Resources, topology: Topology, schemas: Sequence[str])
     outboxes = {schema: SqlOutbox(database, schema, topology) for schema in schemas}
     management = None
     if settings.rabbitmq_api_url.get_secret_value():
+        from showcase.messaging.infrastructure.management import Management
+
         api_url, amqp_url = settings.url("rabbitmq_api_url"), settings.url("rabbitmq_url")
         management = Management(api_url, amqp_url, timeout_s=settings.broker_timeout_s)
     looking = asyncio.Semaphore(2)
@@ -157,6 +157,8 @@ def build(
     resources: Resources, topology: Topology, schemas: Sequence[str], asyncapi: Callable[[], dict[str, Any]]
 ) -> Slice:
     """An operator's routes, and the description of all events."""
+    from showcase.messaging.api import described, gauges, routes  # not for workers: it loads the web framework
+
     operations_ = operations(resources, topology, schemas)
     return Slice(
         name="messaging",

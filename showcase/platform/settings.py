@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     redis_timeout_s: float = Field(1.0, gt=0, le=30)
     broker_timeout_s: float = Field(5.0, gt=0, le=60)
     mongo_timeout_s: float = Field(5.0, gt=0, le=60)
+    kafka_timeout_s: float = Field(10.0, gt=0, le=60)
+    """For those who ask Kafka something: it may take a while to find itself again."""
     kafka_session_timeout_s: float = Field(6.0, ge=1, le=60)
     connect_timeout_s: float = Field(10.0, gt=0, le=60)
     drain_s: float = Field(10.0, gt=0, le=120)

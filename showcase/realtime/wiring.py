@@ -14,7 +14,6 @@ from showcase.platform.redis import translated
 from showcase.platform.resources import Resources
 from showcase.platform.slices import Gauge, Slice
 from showcase.platform.worker import persist
-from showcase.realtime.api import Door, asset_routes, socket_route, ticket_routes
 from showcase.realtime.application.clients import INTERNAL_ERROR, RESTARTING
 from showcase.realtime.application.hub import Hub, Limits
 from showcase.realtime.application.ports import HasEnded, OwnerOf
@@ -40,6 +39,8 @@ def build(
 
     Raises ValueError when the URL of redis-state is not set.
     """
+    from showcase.realtime.api import Door, asset_routes, socket_route, ticket_routes  # they load the web framework
+
     settings = resources.settings
     limits = Limits(sockets=settings.max_sockets, of_household=settings.max_sockets_of_household)
     hub = Hub(_stream(resources), owner_of, limits)

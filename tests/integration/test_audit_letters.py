@@ -26,6 +26,7 @@ from workshop.stack.namespace import Namespace
 
 pytestmark = [pytest.mark.anyio, closes_late]
 WITHIN_S = 60.0
+IMPATIENT = {"SHOWCASE_KAFKA_TIMEOUT_S": "1"}
 ROW_BYTES = 5_000_000
 BROKER_BYTES = 33_554_432
 """`message.max.bytes` in server.properties."""
@@ -313,7 +314,7 @@ async def test_wrong_places_and_options_are_told_and_replay_nothing(names: Names
 
 @pytest.mark.parametrize("words", [["list"], ["show", "t:0:0"], ["replay", "--all"]], ids=lambda words: words[0])
 async def test_kafka_that_is_away_is_one_line(names: Namespace, words: list[str]) -> None:
-    result = await letters(names, *words, SHOWCASE_KAFKA_URL="kafka://user:secret@127.0.0.1:1")
+    result = await letters(names, *words, SHOWCASE_KAFKA_URL="kafka://user:secret@127.0.0.1:1", **IMPATIENT)
 
     assert result.code == 1
     assert result.errors.startswith("error: kafka does not answer")
@@ -325,7 +326,7 @@ async def test_kafka_that_is_paused_is_one_line(private: Stack, names: Namespace
     await put_away(names, stood_at(0, b"{"))
     private.server("kafka").pause()
     try:
-        result = await letters(names, "list")
+        result = await letters(names, "list", **IMPATIENT)
     finally:
         private.server("kafka").resume()
 
