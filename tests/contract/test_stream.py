@@ -141,6 +141,7 @@ async def test_what_is_no_event_in_redis_is_passed_over(redis: tuple[Resources, 
 async def test_event_that_was_not_added_is_not_taken_for_told(redis: tuple[Resources, str]) -> None:
     resources, prefix = redis
     stream = RedisStream(resources.redis_state, prefix=prefix, length=100, timeout_s=1.0)
+    await stream.publish(event(1))  # so that the stream has begun, and adding is what fails
     await resources.redis_state.set(f"{prefix}events", "in the way")
     with pytest.raises(Exception, match="WRONGTYPE"):
         await stream.publish(event())

@@ -220,9 +220,7 @@ def right_codes(frames: Sequence[Frame]) -> set[int | None]:
         if not frame.fin:
             continue
         if begun == TEXT and not _is_utf8(pieces):
-            later = {one.payload[:2] or struct.pack("!H", 1005) for one in frames if one.opcode == CLOSE}
-            # A close frame that came in one piece with it may have been answered already.
-            return codes | {1007} | {struct.unpack("!H", code)[0] for code in later if len(code) == 2}
+            codes.add(1007)  # unless what came in one piece with it was worse: frames are looked at before messages
         if begun == BINARY or not _is_heard(pieces):
             refused += 1
         if refused >= 5 or b'"hello"' in pieces:
@@ -275,7 +273,8 @@ def test_whatever_frames_are_sent_the_server_closes_with_the_right_code_and_othe
 ) -> None:
     slowest = 0.0
 
-    with asyncio.Runner() as runner, target(names.env, tmp_path) as found:
+    # Pings are far apart: between two examples nobody answers for the client that behaves.
+    with asyncio.Runner() as runner, target(names.env, tmp_path, SHOWCASE_SOCKET_PING_S="20") as found:
         stack = AsyncExitStack()
         watch = runner.run(stack.enter_async_context(Watch.beside(found, names.env)))
 
@@ -285,7 +284,7 @@ def test_whatever_frames_are_sent_the_server_closes_with_the_right_code_and_othe
                 for group in [frames] if at_once else [[frame] for frame in frames]:
                     await raw.send(*group)
                 if rest:
-                    with suppress(ConnectionError):
+                    with suppress(OSError):  # reset already
                         raw.writer.write(rest)
                         raw.writer.write_eof()
                         raw.said_bye = True

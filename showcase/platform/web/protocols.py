@@ -5,6 +5,7 @@ no application ever sees them; a peer that answers no ping is cut, whatever lies
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import h11
@@ -118,7 +119,8 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.queue.put_nowait({"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason})
         self.transport.write(b"".join(self.conn.data_to_send()))
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # it may be reset already
+                self.transport.write_eof()
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
