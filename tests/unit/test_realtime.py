@@ -377,6 +377,18 @@ async def next_of(client: Client) -> dict[str, Any]:
     return message
 
 
+def test_large_events_are_kept_in_smaller_number() -> None:
+    recent = Recent(place(0), length=1_000, max_bytes=10_000)
+    for number in range(1, 101):
+        recent.add(Known.of(Stored(place=place(number), event=event(), size=1_000)))
+
+    kept = [number for number in range(101) if recent.since(place(number), 1) is not None]
+    assert 5 <= len(kept) <= 10
+    assert kept[-1] == 100
+    recent.add(Known.of(Stored(place=place(101), event=event(), size=50_000)))
+    assert recent.since(place(101), 1) == []
+
+
 @pytest.mark.parametrize("recent", [1, 5_000])
 async def test_who_comes_back_is_told_exactly_what_it_missed_and_then_what_comes(
     recent: int, monkeypatch: pytest.MonkeyPatch
@@ -422,7 +434,7 @@ async def test_who_comes_back_to_a_reader_that_lags_is_told_nothing_twice() -> N
 
 
 def test_recent_events_are_told_from_any_place_among_them_and_from_no_other() -> None:
-    recent = Recent(place(10), length=5)
+    recent = Recent(place(10), length=5, max_bytes=1_000)
     for number in range(11, 31):
         recent.add(Known.of(Stored(place=place(number), event=event())))
 

@@ -27,6 +27,8 @@ log = structlog.get_logger()
 PAGE = 500
 RECENT = 5_000
 """Events that each process keeps in memory: many who come back at once, as after a deploy, cost Redis nothing."""
+RECENT_BYTES = 32_000_000
+"""As they are stored; in memory it is about three times as much."""
 GONE = "what you saw last is not kept any more"
 
 
@@ -263,7 +265,7 @@ class Hub:
     async def read(self, stop: asyncio.Event) -> None:
         """Read the stream: from its end at first, later from where it broke off. Raises Unavailable."""
         if self._recent is None:
-            self._recent = Recent(await self._stream.end(), RECENT)
+            self._recent = Recent(await self._stream.end(), RECENT, RECENT_BYTES)
             self.positioned.set()
         while not stop.is_set():
             try:
@@ -281,7 +283,7 @@ class Hub:
     async def _begin_again(self) -> None:
         """Go on from the end, and say so to everybody: what lies between is not known."""
         log.error("events were lost, or came faster than they are kept", after=str(self._end))
-        self._recent = Recent(await self._stream.recover(self._end), RECENT)
+        self._recent = Recent(await self._stream.recover(self._end), RECENT, RECENT_BYTES)
         self._moved.set()
         for client in self._clients:
             client.told_up_to = None

@@ -47,10 +47,15 @@ class Lost(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """An event with its place in the stream; None for something there that is no event."""
+    """An event with its place in the stream; None for something there that is no event.
+
+    Attributes:
+        size: bytes, about.
+    """
 
     place: Place
     event: Event | None
+    size: int = 0
 
 
 class Stream(Protocol):

@@ -17,11 +17,13 @@ class Known:
     place: Place
     event: Event | None
     topics: tuple[Topic, ...]
+    size: int = 0
     _texts: dict[Topic, str] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, stored: Stored) -> "Known":
-        return cls(stored.place, stored.event, () if stored.event is None else topics_of(stored.event))
+        topics = () if stored.event is None else topics_of(stored.event)
+        return cls(stored.place, stored.event, topics, stored.size)
 
     def text(self, event: Event, topic: Topic) -> str:
         """The event as it is told under one of its topics; written once, however many are told, now or later."""
@@ -42,11 +44,13 @@ class Recent:
 
     Args:
         begin: the place after which events were read.
-        length: how many are kept, at least.
+        length: how many are kept; up to twice as many for a while.
+        max_bytes: never more than this, and then fewer events.
     """
 
-    def __init__(self, begin: Place, length: int) -> None:
-        self._length = length
+    def __init__(self, begin: Place, length: int, max_bytes: int) -> None:
+        self._length, self._max_bytes = length, max_bytes
+        self._bytes = 0
         self._kept = [Known(begin, None, ())]
 
     @property
@@ -57,8 +61,11 @@ class Recent:
     def add(self, one: Known) -> None:
         """The next event."""
         self._kept.append(one)
-        if len(self._kept) > 2 * self._length:
-            del self._kept[: self._length]
+        self._bytes += one.size
+        if len(self._kept) > 2 * self._length or self._bytes > self._max_bytes:
+            half = len(self._kept) // 2
+            self._bytes -= sum(known.size for known in self._kept[:half])
+            del self._kept[:half]
 
     def since(self, after: Place, count: int) -> Sequence[Known] | None:
         """What comes after a place, so many at the most; None if the place is not among what is kept."""

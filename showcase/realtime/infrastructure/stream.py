@@ -169,4 +169,4 @@ def _stored(id_: str, fields: Mapping[str, str], epoch: str) -> Stored:
     except (BrokenEvent, ValueError, KeyError, TypeError) as error:
         log.error("not an event", stream_id=id_, why=f"{type(error).__name__}: {error}")
         return Stored(place=place, event=None)
-    return Stored(place=place, event=event)
+    return Stored(place=place, event=event, size=sum(map(len, fields.values())))
