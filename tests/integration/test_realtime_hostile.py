@@ -599,7 +599,7 @@ async def wave(found: Target, watch: Watch, count: int, happened: Sequence[Event
     anybody had to wait for the next event, in seconds."""
     descriptors, closed = found.descriptors(), await found.metric("showcase_realtime_total", "closed 1013")
     async with stalled(found, count, "orders"):
-        assert await found.sockets() == count + 1
+        await until(lambda: only(found, count + 1))
         publishing_all = asyncio.create_task(watch.publish(*happened))
         most, slowest, last = 0, 0.0, monotonic()
         for one in happened:

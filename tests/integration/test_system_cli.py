@@ -39,7 +39,7 @@ WRONG: dict[str, tuple[list[str], dict[str, str], int, str]] = {
     ),
     "an unknown worker": (["worker", "baker"], {}, 2, "only relay, audit, capture, anchor, parking"),
     "an unknown slice": (["serve", "--slices", "shop,bread"], {}, 2, "there is no slice bread"),
-    "a port that is taken": (["serve", "--slices", "shop", "--port", "TAKEN"], {}, 3, "address already in use"),
+    "a port that is taken": (["serve", "--slices", "shop", "--port", "TAKEN"], {}, 3, "Address already in use"),
     "no URL": (["migrate"], {"SHOWCASE_POSTGRES_URL": "s3cret"}, 2, "SHOWCASE_POSTGRES_URL is no URL"),
     "a URL of no server": (["migrate"], {"SHOWCASE_POSTGRES_URL": NOWHERE}, 1, "onnection refused"),
     "a port that is none": (

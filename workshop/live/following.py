@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,7 +27,7 @@ class Follower:
     Args:
         urls: of app processes: the first is tried first, and the next one when a connection ends.
         window: how many events may be under way that it has not taken; None for as many as the server has.
-        each_s: how long it is busy with each event: a slow phone, or a page that draws a lot.
+        each_s: how long it is busy with each event, or what tells: a slow phone, or a page that draws a lot.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Follower:
     token: str
     topics: Sequence[str]
     window: int | None = WINDOW
-    each_s: float = 0.0
+    each_s: float | Callable[[], float] = 0.0
 
 
 class Followers:
@@ -128,4 +128,4 @@ class Followers:
                 row = (one.name, event.id, event.subject, event.data, *times, process, events.connections)
                 self._rows.append(row)
                 if one.each_s:
-                    await asyncio.sleep(one.each_s)
+                    await asyncio.sleep(one.each_s() if callable(one.each_s) else one.each_s)
