@@ -18,6 +18,7 @@ from showcase.caching import Answer, Cache, Key, Kind, Options
 from showcase.kernel.events import Event
 from showcase.messaging.application.handlers import Anything, Handlers
 from showcase.messaging.application.operations import Operations
+from showcase.messaging.application.reachable import Reachable
 from showcase.messaging.domain import Queue, Topology
 from showcase.messaging.infrastructure.outbox import SqlOutbox
 from showcase.messaging.wiring import Consumer
@@ -264,7 +265,7 @@ def _realtime(resources: Resources) -> Consumer:
 
     for types in ("shop.order.#", PRODUCT_CHANGED):
         handlers.on(types, Anything, tell)
-    return Consumer(queue="realtime", handlers=handlers, inbox=realtime.Reachable(resources))
+    return Consumer(queue="realtime", handlers=handlers, inbox=Reachable(partial(realtime.ping, resources)))
 
 
 def _views(resources: Resources) -> Consumer:
@@ -276,7 +277,7 @@ def _views(resources: Resources) -> Consumer:
     return Consumer(
         queue="views",
         handlers=handlers,
-        inbox=documents.Reachable(resources),
+        inbox=Reachable(documents.mongo(resources).ping),
         prepare=partial(documents.apply, resources, ORDER_VIEWS),
     )
 

@@ -142,7 +142,7 @@ def build(resources: Resources, new_household: Callable[[], Awaitable[int]]) -> 
         jwks=jwks,
         login_age=settings.login_age,
         step_up_age=settings.step_up_age,
-        trusted_origins=frozenset(filter(None, settings.trusted_origins.split(","))),
+        trusted_origins=settings.origins(),
     )
 
     def served() -> Slice:

@@ -1,6 +1,5 @@
 """Documents, built from resources."""
 
-from collections.abc import Collection as Some
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,26 +59,6 @@ async def drop(resources: Resources, collection: Collection[Any]) -> None:
     client = mongo(resources)
     with client.calling(f"removal of {collection.name}"):
         await client.collection(collection.name).drop()
-
-
-class Reachable:
-    """The inbox (`messaging.application.ports`) of a consumer whose work is the same, done twice.
-
-    It remembers nothing, but knows whether the server answers: while it does not, messages wait, and none has failed.
-    """
-
-    def __init__(self, resources: Resources) -> None:
-        self._mongo = mongo(resources)
-
-    async def seen(self, ids: Some[str]) -> set[Any]:
-        await self._mongo.ping()
-        return set()
-
-    async def enter(self, ids: Some[str]) -> set[Any]:
-        return set(ids)
-
-    async def leave(self, id_: str) -> None:
-        await self._mongo.ping()
 
 
 def following(resources: Resources, collection: Collection[T], name: str) -> Following[T]:

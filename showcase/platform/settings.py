@@ -232,6 +232,10 @@ class Settings(BaseSettings):
             raise ValueError("SHOWCASE_SECRETS has two secrets with one id")
         return self
 
+    def origins(self) -> frozenset[str]:
+        """The `trusted_origins`, one by one."""
+        return frozenset(filter(None, self.trusted_origins.split(",")))
+
     def anchor_seed(self) -> bytes:
         """The seed of the key that signs anchors. Raises Misconfigured for the default one outside of the workshop."""
         given = self.audit_anchor_key.get_secret_value()

@@ -1,7 +1,7 @@
 """Real time, built from resources."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
@@ -9,7 +9,6 @@ import structlog
 
 from showcase.kernel.errors import Unavailable
 from showcase.kernel.events import Event
-from showcase.kernel.ids import EventId
 from showcase.platform.redis import translated
 from showcase.platform.resources import Resources
 from showcase.platform.slices import Gauge, Slice
@@ -46,8 +45,7 @@ def build(
     hub = Hub(_stream(resources), owner_of, limits)
     when_a_session_ends(hub.end_session)
     tickets = RedisTickets(resources.redis_state, prefix=settings.redis_prefix, lifetime=settings.ticket_lifetime)
-    origins = frozenset(filter(None, settings.trusted_origins.split(",")))
-    door = Door(tickets=tickets, has_ended=has_ended, trusted_origins=origins)
+    door = Door(tickets=tickets, has_ended=has_ended, trusted_origins=settings.origins())
 
     async def metrics() -> Sequence[Gauge]:
         return _gauges(hub)
@@ -123,25 +121,10 @@ def publisher(resources: Resources) -> Callable[[Event], Awaitable[None]]:
     return publish
 
 
-class Reachable:
-    """The inbox (`messaging.application.ports`) of a consumer that publishes: the stream itself knows what was told.
-
-    It remembers nothing, but knows whether Redis answers: while it does not, messages wait, and none has failed.
-    """
-
-    def __init__(self, resources: Resources) -> None:
-        self._redis = resources.redis_state
-
-    async def seen(self, ids: Collection[EventId]) -> set[EventId]:
-        with translated():
-            await self._redis.ping()
-        return set()
-
-    async def enter(self, ids: Collection[EventId]) -> set[EventId]:
-        return set(ids)
-
-    async def leave(self, id_: EventId) -> None:
-        await self.seen([id_])
+async def ping(resources: Resources) -> None:
+    """Raises Unavailable when the stream's server does not answer."""
+    with translated():
+        await resources.redis_state.ping()
 
 
 def _stream(resources: Resources) -> RedisStream:

@@ -95,7 +95,7 @@ MUTATIONS = (
     Mutation(
         rule="messages wait while Mongo is away",
         file="showcase/composition.py",
-        old="        inbox=documents.Reachable(resources),\n",
+        old="        inbox=Reachable(documents.mongo(resources).ping),\n",
         new="",
         tests=unit("test_messages_wait_while_mongo_is_away_and_the_schema_is_made_before_the_first"),
     ),

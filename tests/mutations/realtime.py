@@ -296,7 +296,7 @@ MUTATIONS = (
     rule(
         "events wait while Redis is away",
         "showcase/composition.py",
-        ", inbox=realtime.Reachable(resources))",
+        ", inbox=Reachable(partial(realtime.ping, resources)))",
         ")",
         *told("test_messages_wait_while_redis_is_away"),
     ),

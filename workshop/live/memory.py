@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self
@@ -46,8 +46,7 @@ class Watch:
     """Looks at processes while the block runs.
 
     Args:
-        urls: under the name of each.
-        waiting: gives what waits in a process, at its URL.
+        urls: of what they listen at, under the name of each.
     """
 
     def __init__(self, urls: Mapping[str, str]) -> None:
@@ -77,8 +76,3 @@ class Watch:
                 self._rows.append((name, time.time() - self._began, process.memory_info().rss / MIB))
             if self._stop.wait(EVERY_S):
                 return
-
-
-def until_waiting(url: str, holds: Callable[[Mapping[str, float]], bool]) -> bool:
-    """Whether what a process tells of its WebSockets is as wanted: for `lab.until`."""
-    return holds(gauges(url))
