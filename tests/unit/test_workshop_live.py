@@ -186,7 +186,7 @@ async def test_who_asks_and_gets_an_error_says_so() -> None:
     async with serving(FastAPI()) as address:
         asking = polling.Polling([f"http://{address}"], {1: "token"}, every_s=0.01)
         await asyncio.to_thread(asking.__enter__)
-        await asyncio.to_thread(until, asking._asking.done)
+        await asyncio.to_thread(until, asking._going_on.done)
         with pytest.raises(ExceptionGroup) as raised:
             await asyncio.to_thread(asking.__exit__, None, None, None)
     assert raised.group_contains(httpx.HTTPStatusError)

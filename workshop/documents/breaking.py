@@ -5,15 +5,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
-from types import TracebackType
-from typing import Self
 
 import httpx
 import pandas as pd
 
 from workshop.documents.counting import NAME
 from workshop.documents.store import TALLIES
-from workshop.lab.background import Background
+from workshop.lab.background import Beside
 from workshop.lab.lab import Lab
 
 ANSWER_WITHIN_S = 15.0
@@ -80,7 +78,7 @@ class Asked:
     found: int
 
 
-class Asking:
+class Asking(Beside):
     """Asks an app for lists, open loop, while its block goes on; whoever got no answer is not forgotten.
 
     with Asking(url, ["/households/1/orders"], headers, rate=20) as asking: …
@@ -91,35 +89,18 @@ class Asking:
         rate: questions a second.
     """
 
+    ends_within_s = ANSWER_WITHIN_S
+
     def __init__(self, url: str, paths: Sequence[str], headers: dict[str, str], *, rate: float) -> None:
         self._url, self._paths, self._headers, self._rate = url, paths, headers, rate
-        self._stop = asyncio.Event()
-        self._background = Background()
         self._asked: list[Asked] = []
-
-    def __enter__(self) -> Self:
-        self._work = self._background.start(self._ask_all())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._background.run(self._end())
-            if error is None:
-                self._work.result(ANSWER_WITHIN_S)
-        finally:
-            self._background.close()
 
     def frame(self) -> pd.DataFrame:
         """One row a question, in the order in which they were due; `took_ms`, and what `Asked` says."""
         frame = pd.DataFrame([astuple(one) for one in self._asked], columns=[one.name for one in fields(Asked)])
         return frame.assign(took_ms=1_000 * (frame.answered - frame.due)).sort_values("due", ignore_index=True)
 
-    async def _end(self) -> None:
-        self._stop.set()
-
-    async def _ask_all(self) -> None:
+    async def _go_on(self) -> None:
         began, number = time.time(), 0
         async with (
             httpx.AsyncClient(base_url=self._url, timeout=ANSWER_WITHIN_S, headers=self._headers) as client,

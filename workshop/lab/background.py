@@ -2,10 +2,12 @@
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 REDRAWN_EVERY_S = 0.25
@@ -58,3 +60,35 @@ class Background:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
+
+
+class Beside(ABC):
+    """Something that goes on beside the notebook while a block runs. Told to stop at its end, it is waited for.
+
+    What it raised is raised then, unless the block itself has failed. Raises TimeoutError when it takes too long.
+    """
+
+    ends_within_s: float
+
+    def __enter__(self) -> Self:
+        self._background = Background()
+        self._stop = asyncio.Event()
+        self._going_on = self._background.start(self._go_on())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._background.run(self._end())
+            if error is None:
+                self._going_on.result(self.ends_within_s)
+        finally:
+            self._background.close()
+
+    @abstractmethod
+    async def _go_on(self) -> None:
+        """Until `_stop` is set."""
+
+    async def _end(self) -> None:
+        self._stop.set()

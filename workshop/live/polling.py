@@ -5,20 +5,19 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import cycle
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import pandas as pd
 
-from workshop.lab.background import Background
+from workshop.lab.background import Beside
 
 ANSWER_WITHIN_S = 10.0
 NEWEST = 20
 POLLED, PUSHED = "asking every half second", "told over a WebSocket"
 
 
-class Polling:
+class Polling(Beside):
     """Each household asks for its orders, in its own time, while the block runs.
 
     Args:
@@ -27,28 +26,14 @@ class Polling:
         every_s: between two questions of one household.
     """
 
+    ends_within_s = ANSWER_WITHIN_S
+
     def __init__(self, urls: Sequence[str], tokens: Mapping[int, str], *, every_s: float) -> None:
         self._urls, self._tokens, self._every_s = urls, tokens, every_s
         self._known: dict[str, int] = {}
         self._rows: list[tuple[str, int, float]] = []
         self.requests = 0
         self.with_news = 0
-
-    def __enter__(self) -> Self:
-        self._background = Background()
-        self._stop = asyncio.Event()
-        self._asking = self._background.start(self._ask_all())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._background.run(self._end())
-            if error is None:
-                self._asking.result(ANSWER_WITHIN_S)
-        finally:
-            self._background.close()
 
     def known(self) -> Mapping[str, int]:
         """The version of each order that its household knows."""
@@ -58,10 +43,7 @@ class Polling:
         """One row an order that was seen in another version than before: `order_id`, `version`, `at` (Unix time)."""
         return pd.DataFrame(list(self._rows), columns=["order_id", "version", "at"])
 
-    async def _end(self) -> None:
-        self._stop.set()
-
-    async def _ask_all(self) -> None:
+    async def _go_on(self) -> None:
         async with httpx.AsyncClient(timeout=ANSWER_WITHIN_S, trust_env=False) as client, asyncio.TaskGroup() as tasks:
             for place, token in enumerate(self._tokens.values()):
                 begins_s = self._every_s * place / len(self._tokens)  # households do not ask in step
