@@ -480,6 +480,28 @@ async def test_who_catches_up_slowly_is_waited_for_and_who_takes_nothing_is_not(
         assert not slow.closing.done()
 
 
+async def test_who_unsubscribes_while_it_catches_up_is_told_no_more_of_it() -> None:
+    stream = MemoryStream()
+    begin = await stream.end()
+    for number in range(QUEUE_LENGTH * 2):
+        await stream.publish(product(number) if number % 2 else event(uuid4(), 7))
+    hub = Hub(stream, owner_of)
+    async with running(hub):
+        client = joined(hub)
+        await hub.subscribe(client, topics("orders", "households/8", "catalogue"), after=begin)
+        await asyncio.sleep(0)  # it begins
+        hub.unsubscribe(client, topics("orders"))
+        messages = [await next_of(client)]
+        while messages[-1]["type"] != "subscribed":
+            messages.append(await next_of(client))
+        await stream.publish(event(uuid4(), 7))
+        await stream.publish(last := event(uuid4(), 8))
+
+        assert messages[-1]["topics"] == ["households/8", "catalogue"]
+        assert {one["topic"] for one in messages if one["type"] == "event"} <= {"orders", "catalogue"}
+        assert (await next_of(client))["event"]["id"] == last.id
+
+
 async def test_connection_resumes_with_its_first_topics_or_never() -> None:
     hub, client = await hub_of("orders")
 

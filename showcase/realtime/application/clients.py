@@ -55,6 +55,8 @@ class Client:
         self.told_up_to: Place | None = None
         """After catching up: what the hub delivers up to here was told already."""
         self.catching_up: asyncio.Task[None] | None = None
+        self.resuming: set[Topic] = set()
+        """What it catches up with, and follows after that."""
         self.closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
         self.dropped = 0
         self.window: int | None = None

@@ -176,6 +176,7 @@ class Hub:
         if after is None:
             self._follow(client, topics, ref)
         else:
+            client.resuming = set(topics)
             client.catching_up = asyncio.create_task(self._catch_up(client, list(topics), after, ref))
 
     async def _authorise(self, client: Client, topic: Topic) -> None:
@@ -200,6 +201,7 @@ class Hub:
     def _unfollow(self, client: Client, topics: Sequence[Topic]) -> None:
         for topic in topics:
             client.topics.discard(topic)
+            client.resuming.discard(topic)
             followers = self._following.get(topic, set())
             followers.discard(client)
             if not followers:
@@ -207,14 +209,13 @@ class Hub:
 
     async def _catch_up(self, client: Client, topics: list[Topic], after: Place, ref: str | None) -> None:
         """Tell a client what it missed, as fast as it reads, and have it follow from exactly there."""
-        wanted = set(topics)
         try:
             while self._is_behind(after):
                 page = await self._since(after)
                 if not page:  # another process was told more than the reader of this one knows
                     await asyncio.wait_for(self._has_moved(), self._limits.stalled_s)
                 for one in page:
-                    topic = next((topic for topic in one.topics if topic in wanted), None)
+                    topic = next((topic for topic in one.topics if topic in client.resuming), None)
                     if one.event is not None and topic is not None:
                         if not client.has_room:
                             await asyncio.wait_for(client.room(), self._limits.stalled_s)
@@ -236,7 +237,8 @@ class Hub:
             return
         finally:
             client.catching_up = None
-        self._follow(client, topics, ref)  # nothing in between: the reader delivers all that comes after
+        # Nothing in between: the reader delivers all that comes after.
+        self._follow(client, [topic for topic in topics if topic in client.resuming], ref)
 
     async def _since(self, after: Place) -> Sequence[Known]:
         """From memory, or from the stream if it is long ago. Raises Lost, Unavailable."""
