@@ -3,11 +3,24 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
+
+from redis.asyncio import Redis
 
 from showcase.kernel.events import Event
 from showcase.kernel.principal import Principal
 from showcase.realtime.application.ports import BadTicket, Lost, Stored
 from showcase.realtime.domain import Place
+
+
+async def lose_end(redis: Redis, key: str, events: int) -> None:
+    """Have the newest entries of a stream in Redis gone, as after coming back from an older copy."""
+    kept: Any = await redis.xrange(key)
+    async with redis.pipeline(transaction=True) as lost:
+        lost.unlink(key)
+        for id_, fields in kept[:-events]:
+            lost.xadd(key, fields, id=id_)
+        await lost.execute()
 
 
 class MemoryStream:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ from showcase.realtime.application.ports import Lost, Stored, Stream
 from showcase.realtime.domain import Place
 from showcase.realtime.infrastructure.stream import RedisStream
 from tests.fakes import settings_of, until
-from tests.fakes_realtime import MemoryStream
+from tests.fakes_realtime import MemoryStream, lose_end
 from workshop.stack import Stack
 
 pytestmark = pytest.mark.anyio
@@ -212,11 +211,7 @@ async def lose(stream: Stream, events: int) -> None:
         stream.lose(events)
         return
     assert isinstance(stream, RedisStream)
-    redis, key = stream._redis, stream._keys[0]
-    kept: Any = await redis.xrange(key)
-    await redis.unlink(key)
-    for id_, fields in kept[:-events]:
-        await redis.xadd(key, fields, id=id_)
+    await lose_end(stream._redis, stream._keys[0], events)
 
 
 @pytest.mark.parametrize("is_published_anew", [False, True])

@@ -10,7 +10,6 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -29,6 +28,7 @@ from showcase.platform.web.server import server
 from showcase.realtime import wiring
 from showcase.realtime.client import Following, Gap, Refused, Told, follow, opened
 from tests.fakes import serving, settings_of, until
+from tests.fakes_realtime import lose_end
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
@@ -422,13 +422,7 @@ async def test_stream_that_comes_back_without_its_end_is_told_to_all_and_to_thos
             await take(away, 1)
         await publish(*(event() for _ in range(5)))
         await take(stays, 6)
-        key = f"{settings.redis_prefix}events"
-        async with resources.redis_state.pipeline(transaction=True) as lost:
-            kept: Any = await resources.redis_state.xrange(key)
-            lost.unlink(key)
-            for id_, fields in kept[:-3]:
-                lost.xadd(key, fields, id=id_)
-            await lost.execute()
+        await lose_end(resources.redis_state, f"{settings.redis_prefix}events", 3)
 
         assert isinstance(await asyncio.wait_for(anext(stays), 10), Gap)
         async with follow(f"http://{address}", "staff", ["orders"], after=away.last) as comes_back:
