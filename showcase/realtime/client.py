@@ -266,9 +266,11 @@ class Following:
             self._newest = self._newest or message["at"]
             self.last = self.last or message["at"]
             self.connections += 1
-            self._is_confirmed.set()
         elif kind == "error":
             raise _refusal(message["problem"])
+        # Whatever comes says that all topics are allowed. What was missed comes before `subscribed`, and more of it
+        # than a window only once somebody takes it.
+        self._is_confirmed.set()
         self._news.set()
 
 
@@ -288,7 +290,7 @@ def follow(
     window: int | None = WINDOW,
     reconnect: bool = True,
 ) -> Following:
-    """Follow topics; begins when the server has confirmed all of them.
+    """Follow topics; begins when the server has confirmed all of them, or tells what was missed.
 
     Args:
         urls: of the app's processes, `http://host:port`; the next one is tried when a connection ends.

@@ -153,6 +153,18 @@ async def test_client_begins_after_an_event_that_it_is_given() -> None:
             assert await ids(events, 3) == happened[2:]
 
 
+@pytest.mark.parametrize("window", [64, None])
+async def test_client_that_missed_more_than_it_can_hold_begins_all_the_same(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "BUFFER", 64)
+    async with world() as server:
+        begin = str(await server.stream.end())
+        happened = await server.publish(150)  # no more than the server has places for: it waits for nobody either
+        async with asyncio.timeout(10), follow(server.url, "staff", ["orders"], after=begin, window=window) as events:
+            assert await ids(events, 150) == happened
+
+
 async def test_token_is_fetched_anew_for_each_connection() -> None:
     given = iter(("staff", "household"))
 
