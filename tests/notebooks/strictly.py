@@ -6,6 +6,7 @@ Apart from the one that calls it: its options, timeouts and warnings are not thi
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
@@ -13,8 +14,15 @@ CELL_WITHIN_S = 180
 GRACE_S = 20.0
 
 
-def run(notebook: Path, scratch: Path, *, within_s: float = 600.0) -> "subprocess.CompletedProcess[str]":
-    """Run a notebook and compare; what differs is on standard output. Its cells see this process's environment."""
+def run(
+    notebook: Path, scratch: Path, *, env: Mapping[str, str] | None = None, within_s: float = 600.0
+) -> "subprocess.CompletedProcess[str]":
+    """Run a notebook and compare; what differs is on standard output.
+
+    Args:
+        env: what its cells see; by default the environment of this process. A thread that starts it while tests go on
+            gives it: they change the environment, and whatever inherits it at that moment may not start (EFAULT).
+    """
     nothing = scratch / "pytest.ini"
     nothing.write_text("[pytest]\n")
     process = subprocess.Popen(
@@ -25,6 +33,7 @@ def run(notebook: Path, scratch: Path, *, within_s: float = 600.0) -> "subproces
             *("--nbval-sanitize-with", str(CHECKOUT / "tests" / "nbval_sanitize.cfg"), str(notebook)),
         ],
         cwd=CHECKOUT,  # where the plugin is found
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

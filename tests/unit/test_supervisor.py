@@ -507,3 +507,19 @@ def test_no_supervisor_takes_a_folder_that_another_one_has(folder: Folder, capfd
             signal.signal(number, handler)
     assert "another supervisor owns this stack" in capfd.readouterr().out
     assert folder.read_state() == {"mine": True}
+
+
+# -- logs
+
+
+def test_a_log_that_has_grown_is_emptied_while_another_is_put_aside(
+    run: Start, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workshop.stack.local.supervisor.LARGEST_LOG_BYTES", 1_000)
+    one = run(StandIn("one"))
+    for name in ("a_gone", "z_gone"):
+        folder.log(name).symlink_to("nowhere")  # listed, and not there when it is looked at
+    folder.log("small").write_text("x" * 1_000)
+    folder.log("large").write_text("x" * 1_001)
+    one.supervisor.bound_logs()
+    assert [folder.log(name).stat().st_size for name in ("small", "large")] == [1_000, 0]

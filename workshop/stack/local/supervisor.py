@@ -168,8 +168,9 @@ class Supervisor:
     def bound_logs(self) -> None:
         """Empty a log that has grown too large: servers append, so they go on at its new end."""
         for log in self.folder.logs.glob("*.log"):
-            if log.stat().st_size > LARGEST_LOG_BYTES:
-                os.truncate(log, 0)
+            with suppress(FileNotFoundError):  # that of a server that is started anew was just put aside
+                if log.stat().st_size > LARGEST_LOG_BYTES:
+                    os.truncate(log, 0)
 
     def end_if_unused(self) -> bool:
         """Stop an ephemeral stack on which nobody holds a lease any more; whether the stack ends."""
