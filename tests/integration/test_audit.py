@@ -286,7 +286,7 @@ async def test_killed_consumer_that_starts_again_misses_nothing_and_records_noth
     kills = 0
     seen = 0
     while seen < total and kills < 5:
-        running = Consumer(names.env, "things", session_timeout_s=6.0)
+        running = Consumer(names.env, "things", session_timeout_s=2.0)
         try:
 
             async def further() -> bool:
@@ -421,12 +421,12 @@ async def test_consumer_goes_on_with_a_broker_that_has_forgotten_it(private: Sta
         settings = settings_of(names.env)
         topic = f"{names.topic_prefix}public.things"
         produce(names, topic, [envelope("c", table="things", lsn=n) for n in range(100)])
-        running = Consumer(names.env, "things", session_timeout_s=6)
+        running = Consumer(names.env, "things", session_timeout_s=2)
         try:
             await until(lambda: reached(settings, 100), within_s=60)
             getattr(private.server("kafka"), fault)()
             try:
-                await asyncio.sleep(7)  # the time itself is the condition: the session is over
+                await asyncio.sleep(3)  # the time itself is the condition: the session is over
             finally:
                 getattr(private.server("kafka"), mend)()
             produce(names, topic, [envelope("c", table="things", lsn=n) for n in range(100, 200)])

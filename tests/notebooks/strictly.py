@@ -28,7 +28,8 @@ def run(
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "pytest", "-c", str(nothing), "--rootdir", str(notebook.parent)),
-            *("-p", "tests.notebooks.compared", "-p", "no:cacheprovider", "-q", "--no-header", "--color=no", "-x"),
+            *("--disable-plugin-autoload", "-p", "nbval.plugin", "-p", "tests.notebooks.compared"),
+            *("-p", "no:cacheprovider", "-q", "--no-header", "--color=no", "-x"),
             *("--nbval", "--nbval-current-env", "--nbval-cell-timeout", str(CELL_WITHIN_S)),
             *("--nbval-sanitize-with", str(CHECKOUT / "tests" / "nbval_sanitize.cfg"), str(notebook)),
         ],
