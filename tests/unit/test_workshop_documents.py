@@ -287,7 +287,7 @@ async def test_a_writer_gives_up_when_nobody_answers(memory: MemoryDocuments, mo
 
 
 def answers(*rows: tuple[str, float, float, int]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["path", "due", "answered", "found"])
+    return pd.DataFrame(rows, columns=["path", "due", "answered", "found"]).assign(status=200)
 
 
 def test_an_answer_with_fewer_orders_than_before_has_a_gap() -> None:
@@ -296,6 +296,8 @@ def test_an_answer_with_fewer_orders_than_before_has_a_gap() -> None:
     assert viewing.missed(asked, known, 0, 10) == 3
     assert viewing.missed(asked, known, 0, 6) == 2
     assert viewing.missed(asked, known, 7, 8) == 0
+    assert viewing.missed(asked, known, 4) == 2
+    assert viewing.missed(asked.assign(status=503), known, 0, 10) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The views of orders beside the orders themselves: what each server holds, over time, and whether they agree."""
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from workshop.lab.replay import Replay
 
 LOOK_EVERY_S = 0.05
 WITHIN_S = 15.0
-SOME = 3
+ANSWERED = 200
 _COLUMNS = ["order_id", "household_id", "reference", "status", "reason", "version", "total_cents", "lines"]
 _ORDERS = """
     SELECT order_id::text, household_id, reference, status, reason, version, orders.total_cents::int AS total_cents,
@@ -83,11 +84,11 @@ class Watched:
         self._thread.join(WITHIN_S)
 
     def does(self, *to_do: tuple[str, Callable[[], object]]) -> Callable[[Replay], None]:
-        """What is to be done, one after the other, as soon as some baskets of a replay were answered."""
+        """What is to be done, one after the other, as soon as a basket of a replay was answered."""
         left = [*to_do]
 
         def now_and_then(replay: Replay) -> None:
-            while left and len(replay.answers) >= SOME:
+            while left and replay.answers:
                 name, do = left.pop(0)
                 self.moments[name] = time.time()
                 do()
@@ -95,11 +96,11 @@ class Watched:
 
         return now_and_then
 
-    def arrived(self, name: str) -> int:
-        """How many orders arrived while something was done."""
+    def arrived(self, first: str, last: str) -> int:
+        """How many orders arrived from when one thing was begun until another was done."""
         looks = self.frame()
         at_s = looks.at_s + self.began
-        within = looks.orders[at_s.between(self.moments[name], self.done[name])]
+        within = looks.orders[at_s.between(self.moments[first], self.done[last])]
         return int(within.max() - within.min()) if len(within) else 0
 
     def frame(self) -> pd.DataFrame:
@@ -116,14 +117,14 @@ class Watched:
                 self._rows.append((time.time() - self.began, row[0] if row else 0, views.count_documents({})))
 
 
-def missed(asked: pd.DataFrame, known: dict[str, int], from_: float, to: float) -> int:
+def missed(asked: pd.DataFrame, known: dict[str, int], from_: float, to: float = math.inf) -> int:
     """How many answers, of questions within some time, lacked an order that had been there before.
 
     Args:
         asked: see `breaking.Asking.frame`.
         known: how many items there were at the beginning, by path.
     """
-    within = asked[(asked.due >= from_) & (asked.answered <= to)]
+    within = asked[(asked.due >= from_) & (asked.answered <= to) & (asked.status == ANSWERED)]
     return int((within.found < within.path.map(known).astype(int)).sum())
 
 
