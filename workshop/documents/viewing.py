@@ -13,6 +13,7 @@ import psycopg
 from pymongo import MongoClient
 
 from showcase.shop.application.views import ORDER_VIEWS
+from workshop.documents.breaking import Asking
 from workshop.lab.lab import Lab
 from workshop.lab.replay import Replay
 
@@ -126,6 +127,12 @@ def missed(asked: pd.DataFrame, known: dict[str, int], from_: float, to: float =
     """
     within = asked[(asked.due >= from_) & (asked.answered <= to) & (asked.status == ANSWERED)]
     return int((within.found < within.path.map(known).astype(int)).sum())
+
+
+def until_missed(lab: Lab, readers: Asking, known: dict[str, int]) -> None:
+    """Wait until the answer to a question from now on lacks an order. Raises CheckFailed when none does."""
+    from_ = time.time()
+    lab.until(lambda: missed(readers.frame(), known, from_) > 0, "30 s", "a reader misses orders")
 
 
 def paths_of(households: Sequence[int]) -> list[str]:
