@@ -301,3 +301,16 @@ async def test_a_call_that_finds_every_connection_in_use_is_unavailable_as_soon_
         assert QUEUE_S - 0.05 < waited_s < QUEUE_S + 0.5
         assert mongo.watch._pool.refused["timeout"] == 1
         assert (await counters.get("c")).total == 1
+
+
+@pytest.mark.parametrize("code", [134, 211], ids=["no majority yet", "no keys yet"])
+async def test_a_server_that_has_just_started_and_cannot_answer_yet_is_unavailable(names: Namespace, code: int) -> None:
+    async with connected(names.mongo_url) as mongo:
+        counters = MongoRepository(mongo, COUNTERS)
+        await counters.upsert(Counter(id="c"))
+        with failing(names.mongo_url, ["find", "insert"], errorCode=code):
+            with pytest.raises(Unavailable):
+                await counters.get("c")
+            with pytest.raises(Unavailable):
+                await counters.insert(Counter(id="d"))
+        assert (await counters.get("c")).total == 0

@@ -110,6 +110,13 @@ MUTATIONS = (
         transactions("test_a_block_that_really_meets_another_transaction_is_unavailable"),
     ),
     rule(
+        "a server that is not ready will be",
+        f"{IN}/errors.py",
+        "error.code in NOT_READY",
+        "False",
+        faults("test_a_server_that_has_just_started_and_cannot_answer_yet_is_unavailable"),
+    ),
+    rule(
         "a process that was overtaken looks again",
         SCHEMA,
         "if error.code not in _OVERTAKEN:",

@@ -14,6 +14,13 @@ NO_TEXT = of("test_text_that_is_none_is_closed_with_1007_and_is_no_error_of_ours
 
 MUTATIONS = (
     rule(
+        "a connection is kept longer than by whoever asks",
+        "showcase/platform/web/server.py",
+        "timeout_keep_alive=KEPT_S",
+        "timeout_keep_alive=5",
+        "tests/unit/test_web.py::test_a_connection_is_kept_longer_by_the_server_than_by_a_client",
+    ),
+    rule(
         "the head of a request comes within a time",
         PROTOCOLS,
         "        super().connection_made(transport)\n        self._await_head()\n",

@@ -22,15 +22,18 @@ NOTES = Collection(name="notes", model=Note)
 
 
 class Swallowing:
-    """A change stream that answers at the very moment at which its reader is cancelled: nothing has happened."""
+    """A change stream that answers at the very moment at which its reader is first cancelled: nothing has happened."""
 
     resume_token = None
+    has_swallowed = False
 
     async def try_next(self) -> None:
         try:
             await asyncio.sleep(0.01)
         except asyncio.CancelledError:
-            return
+            if self.has_swallowed:  # the test is over, and has failed
+                raise
+            self.has_swallowed = True
 
 
 async def test_a_reader_of_changes_that_is_cancelled_at_the_moment_of_an_answer_ends() -> None:

@@ -31,6 +31,7 @@ from showcase.platform.web.callers import require
 from showcase.platform.web.idempotency import BadIdempotencyKey
 from showcase.platform.web.paging import MAX_CURSOR, BadCursor, cursor_of, key_of
 from showcase.platform.web.problems import status_of, type_of
+from showcase.platform.web.server import server
 from tests.fakes import settings_of
 
 pytestmark = pytest.mark.anyio
@@ -329,3 +330,17 @@ def test_true_is_no_number_in_a_cursor() -> None:
 
 def test_a_key_of_nothing_is_invalid() -> None:
     assert status_of(BadIdempotencyKey) == 422
+
+
+def test_a_connection_is_kept_longer_by_the_server_than_by_a_client() -> None:
+    settings = settings_of({})
+    serving, listening = server(build(Resources(settings), [], nobody), settings, host="127.0.0.1", port=0)
+    listening.close()
+    kept_by_client_s = httpx.Limits().keepalive_expiry
+
+    assert kept_by_client_s is not None
+    assert serving.config.timeout_keep_alive > 2 * kept_by_client_s
+
+
+async def nobody(token: str, *, sensitive: bool = False) -> Principal:
+    raise Unauthenticated("no such token")

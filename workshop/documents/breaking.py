@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 
 import httpx
@@ -69,6 +68,7 @@ class Asked:
     Attributes:
         due, answered: Unix time; status: of HTTP, NO_ANSWER if nothing came in time.
         found: how many items are in the answer.
+        error: why nothing came, or "".
     """
 
     path: str
@@ -76,6 +76,7 @@ class Asked:
     answered: float
     status: int
     found: int
+    error: str
 
 
 class Asking(Beside):
@@ -113,8 +114,10 @@ class Asking(Beside):
                 number += 1
 
     async def _ask(self, client: httpx.AsyncClient, path: str, due: float) -> None:
-        status, found = NO_ANSWER, 0
-        with suppress(httpx.TransportError):
+        status, found, why = NO_ANSWER, 0, ""
+        try:
             answer = await client.get(path)
             status, found = answer.status_code, len(answer.json()["items"]) if answer.is_success else 0
-        self._asked.append(Asked(path, due, time.time(), status, found))
+        except httpx.TransportError as error:
+            why = repr(error)
+        self._asked.append(Asked(path, due, time.time(), status, found, why))

@@ -24,6 +24,8 @@ IMMUTABLE_FIELD = 66
 REFUSED_BY_VALIDATOR = 121
 TOO_LARGE = (10334, 17419, 17420)
 """The document itself; the one that an update would make."""
+NOT_READY = (134, 211)
+"""A server that has just started: it knows of no majority yet, or not the key that signed the driver's cluster time."""
 _PASSING = ("RetryableWriteError", "TransientTransactionError", "UnknownTransactionCommitResult")
 _INDEX = re.compile(r"index: (\S+)")
 
@@ -46,6 +48,8 @@ def translated(what: str) -> Iterator[None]:
             raise Unavailable("mongo does not answer in time") from error
         if any(error.has_error_label(label) for label in _PASSING):
             raise Unavailable("another transaction was in the way, or the server changed: try again") from error
+        if isinstance(error, OperationFailure) and error.code in NOT_READY:
+            raise Unavailable("mongo has just started, and is not ready") from error
         if isinstance(error, OperationFailure) and (refusal := refused(what, error.code, error.details or {})):
             raise refusal from error
         raise

@@ -13,6 +13,9 @@ from showcase.platform.web.protocols import Http, WebSocket
 UNACKNOWLEDGED_MS = 30_000
 """A peer that takes nothing for so long is gone, whatever lies in the buffers for it: else it would hold them for a
 quarter of an hour."""
+KEPT_S = 75
+"""A connection that nobody uses is closed after so long: later than clients (httpx: 5 s) and most proxies (60 s) do,
+who else would now and then send a request at the moment of the end."""
 
 
 class Server(uvicorn.Server):
@@ -44,6 +47,7 @@ def server(
         port=port,
         access_log=False,
         log_config=None,
+        timeout_keep_alive=KEPT_S,
         timeout_graceful_shutdown=round(settings.drain_s),
         proxy_headers=bool(settings.trusted_proxies),  # else anybody could choose the address he is throttled by
         forwarded_allow_ips=settings.trusted_proxies or None,
