@@ -211,6 +211,26 @@ def test_logging_out_closes_the_socket_in_every_tab(page: Page, shop: Shop, seen
     assert seen.errors == []
 
 
+def test_tab_that_is_cut_off_before_the_other_has_logged_out_says_why(page: Page, shop: Shop) -> None:
+    sign_in(page, shop, 14)
+    other = page.context.new_page()
+    other.goto(f"{shop.url}/my/orders")
+    is_live(other)
+
+    def answer_late(route: Route) -> None:
+        answer = route.fetch()
+        expect(other.get_by_role("heading", name="Sign in")).to_be_visible()
+        route.fulfill(response=answer)
+
+    page.route("**/auth/logout", answer_late)
+    with page.expect_response("**/auth/logout"):
+        page.get_by_role("button", name="Log out").click()
+
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    expect(page.locator("#complaint")).to_have_text("")
+    expect(other.locator("#complaint")).to_have_text("You have logged out in another tab.")
+
+
 def test_session_that_is_ended_elsewhere_takes_the_page_with_it(page: Page, shop: Shop) -> None:
     sign_in(page, shop, 15)
     body = {"email": accounts.email_of("households/15"), "password": accounts.PASSWORD}

@@ -490,9 +490,11 @@ async def test_handshake_that_never_ends_is_ended(found: Target) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", found.port)
         began = monotonic()
         writer.write(head)
-        async with asyncio.timeout(15):
-            await reader.read()
-        writer.close()
+        try:
+            async with asyncio.timeout(15):
+                await reader.read()
+        finally:
+            writer.close()
         return monotonic() - began
 
     async def slow() -> float:
@@ -509,7 +511,7 @@ async def test_handshake_that_never_ends_is_ended(found: Target) -> None:
         return monotonic() - began
 
     *took, took_slow = await asyncio.gather(*map(attempt, HEADS.values()), slow())
-    assert all(4 < one < 13 for one in [*took, took_slow])
+    assert all(9 < one < 13 for one in [*took, took_slow])
 
 
 @pytest.mark.parametrize("head", [b"\x00" * 100, b"GET /ws HTTP/1.1\r\n" + b"x: y\r\n" * 20_000])

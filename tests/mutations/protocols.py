@@ -28,6 +28,13 @@ MUTATIONS = (
         *HEADS,
     ),
     rule(
+        "a head that begins behind another request comes within a time, too",
+        PROTOCOLS,
+        "if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:",
+        "if False:",
+        *HEADS,
+    ),
+    rule(
         "a byte is no new beginning",
         PROTOCOLS,
         "        if self._deadline is None:\n",

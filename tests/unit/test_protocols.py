@@ -54,7 +54,12 @@ async def server(ended: "asyncio.Future[int] | None" = None, says: str = "", **c
         while says:
             await websocket.send_text(says)
 
-    defaults: dict[str, Any] = {"ws_max_size": 65_536, "ws_ping_interval": None, "ws_per_message_deflate": False}
+    defaults: dict[str, Any] = {
+        "timeout_keep_alive": 75,
+        "ws_max_size": 65_536,
+        "ws_ping_interval": None,
+        "ws_per_message_deflate": False,
+    }
     async with serving(app, http=protocols.Http, ws=protocols.WebSocket, **defaults | config) as address:
         yield address
 
@@ -82,6 +87,7 @@ async def seconds_until_closed(address: str, *pieces: bytes) -> float:
         (b"GET / HTTP/1.1\r\nHost: x\r\n",),
         tuple(bytes([byte]) for byte in handshake("127.0.0.1")),
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\n"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\n",),
     ],
 )
 async def test_connection_without_the_whole_head_of_a_request_is_closed(

@@ -98,7 +98,7 @@ function refresh() {
       await enter(tokens)
     })
     .catch((error) => {
-      if (error instanceof Refused) leave("You were signed out. Sign in again.")
+      if (error instanceof Refused) leave(tabs.isLeft() ? LEFT_ELSEWHERE : "You were signed out. Sign in again.")
       throw error
     })
     .finally(() => (refreshing = null))
@@ -127,15 +127,20 @@ async function enter({access_token: token, expires_in, session_id: id}) {
   Object.assign(session, {token, freshUntil})
 }
 
+const LEFT_ELSEWHERE = "You have logged out in another tab."
+
 /** Whether this browser is signed in, for its other tabs and the next visit. No secret: that is in the cookie. */
 const tabs = {
   key: "session",
-  told() { try { return localStorage.getItem(this.key) } catch { return null } }, // a frame may have no storage
+  leaving: "leaving ", // before the id: a tab is logging out, and the others may be cut off before it is done
+  told() { try { return localStorage.getItem(this.key) } catch { return undefined } }, // a frame may have no storage
   tell(id) { try { id ? localStorage.setItem(this.key, id) : localStorage.removeItem(this.key) } catch { /* so */ } },
+  isLeft() { return this.told() === null || this.told()?.startsWith(this.leaving) },
 }
+let leaving = false // it is this tab that logs out
 addEventListener("storage", ({key, newValue}) => {
-  if (key !== tabs.key) return
-  if (newValue === null && session) leave("You have logged out in another tab.")
+  if (key !== tabs.key || newValue?.startsWith(tabs.leaving)) return
+  if (newValue === null && session) leave(leaving ? "" : LEFT_ELSEWHERE)
   else if (newValue && newValue !== session?.id) startAnew()
 })
 
@@ -168,13 +173,18 @@ $("sign-in").addEventListener("submit", async (submit) => {
 
 $("sign-out").addEventListener("click", ({target}) => busy(target, async () => {
   realtime?.close()
+  leaving = true
+  tabs.tell(tabs.leaving + session.id)
   try {
     await askAs("POST", "/auth/logout")
     if (session) leave("")
   } catch (error) {
     if (!session) return
+    tabs.tell(session.id)
     trouble(`You are still signed in: ${words(error)}`)
     follow()
+  } finally {
+    leaving = false
   }
 }))
 
