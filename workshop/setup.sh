@@ -191,4 +191,5 @@ if [ -n "$needed" ]; then
         install mvn
         jars
     fi
+    .venv/bin/python -m workshop.stack.local.ahead
 fi

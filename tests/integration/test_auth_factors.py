@@ -53,10 +53,11 @@ async def test_an_authenticator_is_enrolled_by_its_qr_code_and_signs_in(desk: De
     totp = pyotp.parse_uri(enrolment.uri)
     assert isinstance(totp, pyotp.TOTP)
     assert totp.secret == enrolment.secret
-    await desk.factors.confirm(account, totp.at(system_clock()), PHONE)
+    code = totp.at(system_clock())
+    await desk.factors.confirm(account, code, PHONE)
     challenge_id = await desk.begun(account)
     with pytest.raises(WrongCode):  # it has confirmed already
-        await desk.accounts.login_with_code(challenge_id, totp.at(system_clock()), PHONE)
+        await desk.accounts.login_with_code(challenge_id, code, PHONE)
     desk.sql("UPDATE auth.totp SET last_step = last_step - 2 WHERE account_id = %s", account.id)  # time passes
     tokens = await desk.accounts.login_with_code(challenge_id, totp.at(system_clock()), PHONE)
     acr, amr = desk.sql("SELECT acr, amr FROM auth.sessions WHERE session_id = %s", tokens.session_id)[0]
@@ -100,7 +101,9 @@ async def test_a_secret_moved_to_another_account_is_no_use(desk: Desk) -> None:
 
 async def test_of_ten_who_use_one_code_of_the_authenticator_at_once_one_signs_in(desk: Desk) -> None:
     account, totp, _ = await desk.enrolled()
-    calls = [[str(await desk.begun(account)), totp.at(system_clock())] for _ in range(10)]
+    challenges = [str(await desk.begun(account)) for _ in range(10)]
+    code = totp.at(system_clock())
+    calls = [[challenge_id, code] for challenge_id in challenges]
     outcomes = race(desk.settings, "login_with_code", calls[:5], calls[5:])
     assert Counter(outcomes) == {"ok": 1, "WrongCode": 9}
     assert len(await desk.sessions.list_(account.id)) == 1

@@ -17,9 +17,10 @@ from pika.exceptions import AMQPError
 from tests.integration.contents import GET, KEEPERS, KEPT, PUT
 from tests.integration.stacks import phases, pids_of, runs, wait_until
 from workshop.stack import SERVERS, NotReady, Phase, ServerStatus, StackError
-from workshop.stack.local import rabbitmq
+from workshop.stack.local import ahead, rabbitmq
 from workshop.stack.local.backend import LocalBackend
 from workshop.stack.local.catalogue import SERVERS_BY_NAME
+from workshop.stack.local.java import find_java
 
 PROBE_WITHIN_S = 1.0
 SLACK_S = 3.0  # two cores, eight servers
@@ -44,6 +45,12 @@ def test_every_server_is_ready_and_tells_version_memory_and_address(whole: Local
         assert 2**20 < status.resident_bytes < 2**30
         assert status.address.startswith("127.0.0.1:")
         assert status.detail == ""
+
+
+@pytest.mark.parametrize("name", ahead.SERVERS)
+def test_a_jvm_starts_by_what_was_laid_down(whole: LocalBackend, name: str) -> None:
+    mapped = [one.path for one in processes_of(whole, name)[0].memory_maps()]
+    assert (str(ahead.laid(name)) in mapped) == (find_java().major >= ahead.SINCE)
 
 
 @pytest.mark.parametrize("name", SERVERS)

@@ -237,13 +237,13 @@ def test_java_home_comes_before_path(path: Path, tmp_path: Path, monkeypatch: py
     home = java_home(tmp_path / "home", "17.0.1")
     (path / "java").symlink_to(java_home(tmp_path / "other", "21.0.2") / "bin" / "java")
     monkeypatch.setenv("JAVA_HOME", str(home))
-    assert java.find_java() == java.Java(home, 17)
+    assert java.find_java() == java.Java(home, 17, "17")
 
 
 def test_a_java_on_path_is_used(path: Path, tmp_path: Path) -> None:
     home = java_home(tmp_path / "other", "21.0.2")
     (path / "java").symlink_to(home / "bin" / "java")
-    assert java.find_java() == java.Java(home, 21)
+    assert java.find_java() == java.Java(home, 21, "21")
 
 
 def test_a_java_home_without_a_java_is_passed_by(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +268,12 @@ def test_a_java_that_does_not_run_is_told(path: Path, tmp_path: Path, monkeypatc
     monkeypatch.setenv("SHOWCASE_JAVA_HOME", str(tmp_path / "nothing"))
     with pytest.raises(StackError, match="does not run"):
         java.find_java()
+
+
+def test_the_build_of_a_java_is_known(path: Path, tmp_path: Path) -> None:
+    told = "echo 'openjdk version \"25.0.2\"\nOpenJDK Runtime Environment (build 25.0.2+10-LTS)' >&2"
+    (path / "java").symlink_to(script(tmp_path / "other" / "bin" / "java", told))
+    assert java.find_java().build == "25.0.2+10-LTS"
 
 
 def test_no_java_at_all_is_told(path: Path) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import httpx
 
+from workshop.stack.local.ahead import options
 from workshop.stack.local.jars import find_jars, version
-from workshop.stack.local.java import find_java, options
+from workshop.stack.local.java import find_java
 from workshop.stack.local.kafka import PLAIN
 from workshop.stack.local.server import CONFIG, USER, Launch, Place, environment, own, secret_file
 from workshop.stack.model import NotReady, Urls, credentials, url_of
@@ -63,7 +64,7 @@ class Connect:
         return Launch(
             argv=[
                 find_java().binary,
-                *options(HEAP_MB),
+                *options(self.name, HEAP_MB),
                 f"-Djava.security.auth.login.config={jaas}",
                 *("-cp", find_jars().classpath, "org.apache.kafka.connect.cli.ConnectDistributed"),
                 config,

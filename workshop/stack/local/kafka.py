@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from workshop.stack.local.ahead import options
 from workshop.stack.local.jars import find_jars, version
-from workshop.stack.local.java import find_java, options
+from workshop.stack.local.java import find_java
 from workshop.stack.local.server import CONFIG, USER, Launch, Place, environment, own, secret_file
 from workshop.stack.model import NotReady, Urls, credentials, url_of
 
@@ -55,7 +56,7 @@ class Kafka:
             f"listener.name.client.plain.sasl.jaas.config={login}\n"
             f"listener.name.controller.plain.sasl.jaas.config={login}\n",
         )
-        java = [*options(HEAP_MB), "-cp", find_jars().classpath]
+        java = [*options(self.name, HEAP_MB), "-cp", find_jars().classpath]
         return Launch(
             argv=["/bin/sh", "-c", START, "start", find_java().binary, config, cluster, *java],
             env=environment(),
