@@ -22,6 +22,8 @@ log = structlog.get_logger()
 R = TypeVar("R")
 
 POLL_S = 0.2
+FINISH_WITHIN_S = 8.0
+"""Longer than one call of a ledger to its store may take, which then ends by itself and says why."""
 Handle = Callable[[Sequence[Message]], Awaitable[None]]
 Offsets = Mapping[tuple[str, int], int]
 """By topic and partition, the offset of the next record."""
@@ -133,7 +135,7 @@ async def consume_into(
     group: str,
     batch: int = 1_000,
     session_timeout_s: float = 6.0,
-    finish_within_s: float = 5.0,
+    finish_within_s: float = FINISH_WITHIN_S,
 ) -> None:
     """Read topics from where a ledger stands, until `stop` is set; otherwise as `consume`.
 
@@ -156,7 +158,7 @@ class _Reading:
         batch: int,
         session_timeout_s: float,
         ledger: Ledger | None = None,
-        finish_within_s: float = 5.0,
+        finish_within_s: float = FINISH_WITHIN_S,
     ) -> None:
         self._batch = batch
         self._ledger = ledger

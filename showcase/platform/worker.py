@@ -19,6 +19,8 @@ Work = Callable[[asyncio.Event], Awaitable[None]]
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 3.0
 STEADY_AFTER_S = 30.0
+MAX_CAUSE = 200
+"""Characters of what a driver says."""
 GC_AFTER = 50_000
 """New objects, before the cyclic garbage is looked for: a batch of messages makes tens of thousands, and no cycles; and
 among the objects of a thousand connections a look takes a tenth of a second, in which all of them wait."""
@@ -61,7 +63,8 @@ async def persist(attempt: Work, stop: asyncio.Event) -> None:
         except Unavailable as error:
             if asyncio.get_running_loop().time() - began > STEADY_AFTER_S:
                 pauses = Pauses(stop, FIRST_PAUSE_S, LONGEST_PAUSE_S)
-            log.warning("waiting for a server", why=error.detail, pause_s=round(pauses.next_s, 2))
+            cause = f"{type(error.__cause__).__name__}: {error.__cause__}"[:MAX_CAUSE] if error.__cause__ else ""
+            log.warning("waiting for a server", why=error.detail, cause=cause, pause_s=round(pauses.next_s, 2))
         await pauses.stopped()
 
 

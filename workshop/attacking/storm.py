@@ -1,5 +1,6 @@
 """Servers and processes that are broken in turn, and mended, while a load goes on."""
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +13,7 @@ from workshop.lab.checks import CheckFailed
 from workshop.lab.lab import Lab
 
 WITHIN = "120 s"
+LAST_WORDS = 5
 CALM_S = 0.5
 """Between two faults: what is recorded then shows that the first one is over."""
 Span = tuple[float, float, float]
@@ -59,8 +61,13 @@ class Storm:
         try:
             self._lab.until(lambda: self._newest() > since, WITHIN, "a change that was committed just now is recorded")
         except CheckFailed as error:
-            words = {name: self._lab.log(name).tail(3).to_dict("records") for name in ("audit", "capture")}
-            raise CheckFailed(f"{error}\nlast words: {words}") from error
+            words = {name: self._last_words(name) for name in ("audit", "capture")}
+            after = list(self.spans)[-1:]
+            raise CheckFailed(f"{error}\nover so far: {after}; last words: {words}") from error
+
+    def _last_words(self, process: str) -> list[dict[str, Any]]:
+        rows = json.loads(self._lab.log(process).tail(LAST_WORDS).to_json(orient="records"))
+        return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
     def _newest(self) -> float:
         """When the newest change was committed of which there is a record; 0 while nobody can be asked."""
