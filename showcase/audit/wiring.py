@@ -1,6 +1,7 @@
 """The audit, built from resources."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from showcase.audit.infrastructure.topics import KafkaTopics
 from showcase.audit.worker.anchoring import anchoring
 from showcase.audit.worker.capturing import capturing, gauges
 from showcase.audit.worker.recording import group_of, recording
-from showcase.documents.wiring import apply, mongo
+from showcase.documents.wiring import apply, client, mongo
 from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
 from showcase.platform.slices import Gauge, Slice
@@ -71,7 +72,8 @@ def work(resources: Resources, tables: Sequence[str], personal: Sequence[Persona
     system's own user, if it is told that one's URL. Raises ValueError when a URL is not set.
     """
     settings = resources.settings
-    store = mongo(resources, "audit_mongo_url" if settings.audit_mongo_url.get_secret_value() else "mongo_url")
+    url = "audit_mongo_url" if settings.audit_mongo_url.get_secret_value() else "mongo_url"
+    settings.url(url)  # now, rather than when it is first needed
     topics = [f"{settings.topic_prefix}{table if '.' in table else f'public.{table}'}" for table in tables]
     topics.append(replay_topic(settings))
     letters = KafkaDeadLetters(settings.url("kafka_url"), dead_letter_topic(settings))
@@ -87,8 +89,15 @@ def work(resources: Resources, tables: Sequence[str], personal: Sequence[Persona
         keys = CachedKeys(subjects(resources), lasting_s=settings.audit_key_cache_s)
         protect = Protecting(personal, keys, SubjectLock)
 
-    def recorder() -> Recorder:
-        return Recorder(MongoStore(store), MongoSeals(store), letters, content_of, protect, rules, alike)
+    @asynccontextmanager
+    async def recorder() -> AsyncIterator[Recorder]:
+        # With a client of its own: one that outlives its server goes on telling the next one a cluster time, signed by
+        # a key that this one may not know (KeyNotFound).
+        store = client(settings, url)
+        try:
+            yield Recorder(MongoStore(store), MongoSeals(store), letters, content_of, protect, rules, alike)
+        finally:
+            await store.close()
 
     async def prepare() -> None:
         ours = [dead_letter_topic(settings), replay_topic(settings)]

@@ -9,7 +9,7 @@ from showcase.documents.infrastructure import changes, schema
 from showcase.documents.infrastructure.mongo import Mongo, Options
 from showcase.documents.infrastructure.repository import MongoRepository
 from showcase.platform.resources import Resources
-from showcase.platform.settings import Misconfigured
+from showcase.platform.settings import Misconfigured, Settings
 from showcase.platform.slices import Gauge
 
 
@@ -21,27 +21,25 @@ def mongo(resources: Resources, url: str = "mongo_url") -> Mongo:
 
     Raises Misconfigured when its URL is not set.
     """
-    settings = resources.settings
+    return resources.shared(url.removesuffix("_url"), lambda: client(resources.settings, url))
 
-    def made() -> Mongo:
-        options = Options(
-            timeout_s=settings.mongo_timeout_s,
-            select_s=settings.mongo_timeout_s,
-            queue_s=settings.mongo_queue_s,
-            connections=settings.mongo_connections,
-            kept_connections=settings.mongo_kept_connections,
-            compressors=settings.mongo_compressors,
-            slow_s=settings.mongo_slow_s,
-            secrets=tuple(
-                secret.partition(":")[2].encode() for secret in settings.secrets.get_secret_value().split(",")
-            ),
-        )
-        try:
-            return Mongo(settings.url(url), options)
-        except ValueError as error:
-            raise Misconfigured(f"SHOWCASE_{url.upper()}: {error}") from None
 
-    return resources.shared(url.removesuffix("_url"), made)
+def client(settings: Settings, url: str = "mongo_url") -> Mongo:
+    """The same, for somebody who closes it himself."""
+    options = Options(
+        timeout_s=settings.mongo_timeout_s,
+        select_s=settings.mongo_timeout_s,
+        queue_s=settings.mongo_queue_s,
+        connections=settings.mongo_connections,
+        kept_connections=settings.mongo_kept_connections,
+        compressors=settings.mongo_compressors,
+        slow_s=settings.mongo_slow_s,
+        secrets=tuple(secret.partition(":")[2].encode() for secret in settings.secrets.get_secret_value().split(",")),
+    )
+    try:
+        return Mongo(settings.url(url), options)
+    except ValueError as error:
+        raise Misconfigured(f"SHOWCASE_{url.upper()}: {error}") from None
 
 
 def repository(resources: Resources, collection: Collection[T]) -> Repository[T]:
@@ -56,9 +54,9 @@ async def apply(resources: Resources, *collections: Collection[Any]) -> Applied:
 
 async def drop(resources: Resources, collection: Collection[Any]) -> None:
     """Remove a collection with all that is in it. Raises Unavailable."""
-    client = mongo(resources)
-    with client.calling(f"removal of {collection.name}"):
-        await client.collection(collection.name).drop()
+    ours = mongo(resources)
+    with ours.calling(f"removal of {collection.name}"):
+        await ours.collection(collection.name).drop()
 
 
 def following(resources: Resources, collection: Collection[T], name: str) -> Following[T]:

@@ -34,13 +34,14 @@ from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
 from showcase.platform.web.app import build
 from showcase.platform.worker import run
-from tests.documents_others import closes_late
+from tests.documents_others import closes_late, failing
 from tests.fakes import settings_of, until
 from tests.unit.test_audit import envelope
 from workshop.stack import Stack
 from workshop.stack.namespace import Namespace
 
 pytestmark = [pytest.mark.anyio, closes_late]
+KEY_NOT_FOUND = 211
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -413,6 +414,21 @@ async def test_consumer_waits_for_mongo_and_loses_nothing(private: Stack, fault:
         finally:
             running.kill()
         assert await count(settings) == 200
+
+
+async def test_consumer_outlives_a_mongo_that_does_not_know_its_keys_yet(private: Stack) -> None:
+    with private.namespace() as names:
+        settings = settings_of(names.env)
+        topic = f"{names.topic_prefix}public.things"
+        running = Consumer(names.env, "things")
+        try:
+            with failing(names.mongo_url, ["insert"], 3, errorCode=KEY_NOT_FOUND):
+                produce(names, topic, [envelope("c", table="things", lsn=n) for n in range(100)])
+                await asyncio.wait_for(running.says("waiting for a server"), 60)
+                await until(lambda: reached(settings, 100), within_s=60)
+            assert running.end() == 0
+        finally:
+            running.kill()
 
 
 @pytest.mark.parametrize(("fault", "mend"), [("pause", "resume"), ("kill", "restart")])

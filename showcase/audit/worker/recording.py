@@ -6,6 +6,7 @@ between any of these brings it again (at least once), its id keeps it one record
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import structlog
@@ -24,27 +25,31 @@ BATCH = 4_000
 
 
 def recording(
-    recorder: Callable[[], Recorder], settings: Settings, topics: Sequence[str], prepare: Callable[[], Awaitable[None]]
+    recorder: Callable[[], AbstractAsyncContextManager[Recorder]],
+    settings: Settings,
+    topics: Sequence[str],
+    prepare: Callable[[], Awaitable[None]],
 ) -> Work:
     """A consumer of some topics; any number of them share the work.
 
     Args:
-        recorder: makes one for each time that the consumer joins its group.
+        recorder: makes one for each time that the consumer joins its group, and lets go of what it needs.
         prepare: awaited before the first record.
     """
 
     async def attempt(stop: asyncio.Event) -> None:
         await prepare()
         try:
-            await consume_into(
-                settings.url("kafka_url"),
-                topics,
-                _Ledger(recorder()),
-                stop,
-                group=group_of(settings),
-                batch=BATCH,
-                session_timeout_s=settings.kafka_session_timeout_s,
-            )
+            async with recorder() as ours:
+                await consume_into(
+                    settings.url("kafka_url"),
+                    topics,
+                    _Ledger(ours),
+                    stop,
+                    group=group_of(settings),
+                    batch=BATCH,
+                    session_timeout_s=settings.kafka_session_timeout_s,
+                )
         except SealedAlready as error:
             raise Unavailable(f"another consumer has sealed {error}: reading again from where it ended") from error
 
