@@ -73,16 +73,15 @@ async def test_a_removal_leaves_what_is_as_new_as_it_says_and_a_deletion_does_no
 async def test_a_load_that_is_overtaken_by_a_removal_is_for_those_who_waited_and_nobody_after(
     one: Process, other: Process, version: int
 ) -> None:
-    slow, far_and_slow = Source(Row(1), is_open=False), Source(Row(1), is_open=False)
+    slow, far = Source(Row(1), is_open=False), Source(Row(2))
     waiting = begun(one.cache.get_or_set(KEY, slow))
     await slow.asked()
-    also_waiting = begun(other.cache.get_or_set(KEY, far_and_slow))
+    also_waiting = begun(other.cache.get_or_set(KEY, far))  # asks for itself only once the removal has freed the lease
     await turns(lambda: other.cache.counts.waits == 1)
     await other.cache.remove(KEY, version)
 
     assert [await read(process, Row(2)) for process in (one, other)] == [Row(2), Row(2)]
     slow.opened.set()
-    far_and_slow.opened.set()
     assert await waiting == Row(1)
     assert await also_waiting in (Row(1), Row(2))
     for process in (one, other):
