@@ -72,7 +72,7 @@ def work(resources: Resources, tables: Sequence[str], personal: Sequence[Persona
     system's own user, if it is told that one's URL. Raises ValueError when a URL is not set.
     """
     settings = resources.settings
-    url = "audit_mongo_url" if settings.audit_mongo_url.get_secret_value() else "mongo_url"
+    url = _written_by(settings)
     settings.url(url)  # now, rather than when it is first needed
     topics = [f"{settings.topic_prefix}{table if '.' in table else f'public.{table}'}" for table in tables]
     topics.append(replay_topic(settings))
@@ -108,6 +108,11 @@ def work(resources: Resources, tables: Sequence[str], personal: Sequence[Persona
     return recording(recorder, settings, topics, prepare)
 
 
+def _written_by(settings: Settings) -> str:
+    """The setting by which records are written: that of a user who may insert and read, if there is one."""
+    return "audit_mongo_url" if settings.audit_mongo_url.get_secret_value() else "mongo_url"
+
+
 def _in_records(table: str) -> str:
     """What a captured table is called in records: without its database, and without a schema that is the usual one."""
     return ".".join(table.split(".")[-2:]).removeprefix("public.")
@@ -122,7 +127,7 @@ def anchor(resources: Resources) -> Work:
     """The process that signs where the chains of seals stand. Raises ValueError when a URL or the key is not set."""
     settings = resources.settings
     key = Key(settings.anchor_seed())
-    seen = mongo(resources, "audit_mongo_url" if settings.audit_mongo_url.get_secret_value() else "mongo_url")
+    seen = mongo(resources, _written_by(settings))
     file = _anchor_file(settings)
     made = Anchoring(MongoBooks(seen), _anchors(resources), file, key.sign, Keys(key.public).check)
     return anchoring(made.anchor, settings.audit_anchor_s)

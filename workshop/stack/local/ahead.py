@@ -28,6 +28,7 @@ SINCE = 25
 """The first Java that does it in one go."""
 SERVERS = ("kafka", "connect")
 HEAP = "-Xmx"
+QUIET = "-Xlog:aot*=error"
 READY_WITHIN_S = 90.0
 ENDS_WITHIN_S = 120.0
 LOOK_EVERY_S = 0.2
@@ -35,7 +36,7 @@ LOOK_EVERY_S = 0.2
 
 def options(server: str, heap_mb: int) -> list[str]:
     """JVM options for a server that starts fast and stays small."""
-    known = [f"-XX:AOTCache={laid(server)}", "-Xlog:aot*=error"] if laid(server).exists() else []
+    known = [f"-XX:AOTCache={laid(server)}", QUIET] if laid(server).exists() else []
     return [
         f"{HEAP}{heap_mb}m",
         *known,
@@ -107,7 +108,7 @@ def recording(argv: Sequence[str | Path], file: Path) -> list[str]:
     """The same command, of a JVM that writes down what it has loaded when it ends."""
     words = [str(word) for word in argv]
     first = next(at for at, word in enumerate(words) if word.startswith(HEAP))
-    return [*words[:first], f"-XX:AOTCacheOutput={file}", "-Xlog:aot*=error", *words[first:]]
+    return [*words[:first], f"-XX:AOTCacheOutput={file}", QUIET, *words[first:]]
 
 
 def written(scratch: Path, server: str) -> Path:
