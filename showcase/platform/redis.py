@@ -1,9 +1,9 @@
 """Redis: a client whose every call ends within its deadline."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -11,6 +11,20 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from showcase.kernel.errors import Unavailable
+
+
+class _Connection(Connection):
+    """Says of every line that is cut what the driver says of most of them.
+
+    uvloop tells whoever writes on a line that was cut a moment ago so by a RuntimeError, which asyncio's own loop does
+    not (https://github.com/MagicStack/uvloop/issues/506). Whatever waits for a server to come back would end by it.
+    """
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        try:
+            await super().send_packed_command(command, check_health)
+        except RuntimeError as error:
+            raise RedisConnectionError(str(error)) from error
 
 
 def connect(url: str, *, timeout_s: float, text: bool = True) -> Redis:
@@ -23,6 +37,7 @@ def connect(url: str, *, timeout_s: float, text: bool = True) -> Redis:
     """
     return Redis.from_url(
         url,
+        connection_class=_Connection,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
