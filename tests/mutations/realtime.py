@@ -7,6 +7,7 @@ DOMAIN, CLIENT = f"{SLICE}/domain.py", f"{SLICE}/client.py"
 HUB, CLIENTS = f"{SLICE}/application/hub.py", f"{SLICE}/application/clients.py"
 SOCKET, TICKETS = f"{SLICE}/api/socket.py", f"{SLICE}/infrastructure/tickets.py"
 STREAM = f"{SLICE}/infrastructure/stream.py"
+REDIS = "showcase/platform/redis.py"
 ORIGINS, ALLOWANCE = "showcase/platform/web/origins.py", "showcase/platform/web/allowance.py"
 
 
@@ -587,5 +588,12 @@ MUTATIONS = (
         "                    if not self._reconnect:\n                        raise\n",
         "",
         *following("test_without_coming_back_the_end_is_raised_with_its_code"),
+    ),
+    rule(
+        "a line to Redis that is cut while it is opened is Redis being away",
+        REDIS,
+        "connection_class=_Connection,",
+        "",
+        "tests/unit/test_redis.py::test_line_that_is_cut_while_it_is_opened_is_a_server_that_is_away",
     ),
 )
