@@ -12,6 +12,9 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from showcase.kernel.errors import Unavailable
 
+CUT = "the handler is closed"
+"""What uvloop says of a line that was cut; the error has no class of its own."""
+
 
 class _Connection(Connection):
     """Says of every line that is cut what the driver says of most of them.
@@ -24,6 +27,8 @@ class _Connection(Connection):
         try:
             await super().send_packed_command(command, check_health)
         except RuntimeError as error:
+            if CUT not in str(error):  # a mistake of ours is no server that is away
+                raise
             raise RedisConnectionError(str(error)) from error
 
 

@@ -596,4 +596,11 @@ MUTATIONS = (
         "",
         "tests/unit/test_redis.py::test_line_that_is_cut_while_it_is_opened_is_a_server_that_is_away",
     ),
+    rule(
+        "a mistake is not Redis being away",
+        REDIS,
+        "if CUT not in str(error):",
+        "if False:",
+        "tests/unit/test_redis.py::test_mistake_of_ours_is_no_server_that_is_away",
+    ),
 )
