@@ -136,4 +136,18 @@ MUTATIONS = (
         "is_replayed = True",
         real("test_message_that_pretends_to_be_a_replay_is_a_letter_of_its_own"),
     ),
+    rule(
+        "partitions whose leader is elected are asked for again",
+        LETTERS,
+        "not in ELECTING or",
+        "in ELECTING or",
+        unit("test_partitions_whose_leader_is_elected_are_waited_for"),
+    ),
+    rule(
+        "asking again has an end",
+        LETTERS,
+        " or time.monotonic() >= until:",
+        ":",
+        unit("test_partitions_that_find_no_leader_are_waited_for_no_longer_than_allowed"),
+    ),
 )

@@ -4,11 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from showcase.audit.application import replaying
 from showcase.audit.application.ports import Letter, Message, Partition
 from showcase.audit.application.replaying import Found, NoSuchLetter, Replay, State, overview
-from showcase.audit.infrastructure.letters import MAX_REASON, headers_of, replayed_headers
+from showcase.audit.infrastructure.letters import ELECTING, MAX_REASON, headers_of, once_led, replayed_headers
 from showcase.cli.audit_letters import SHOWN, shown
 
 pytestmark = pytest.mark.anyio
@@ -155,3 +156,34 @@ def test_what_is_in_a_letter_is_shown_within_bounds_and_steers_no_terminal() -> 
     assert shown(b"\xff\x00") == "0xff00"
     assert shown(b"a" * 5_000) == "a" * SHOWN + " … 5,000 bytes"
     assert shown(b"\xff" * 5_000) == "0x" + "ff" * SHOWN + " … 5,000 bytes"
+
+
+class Electing:
+    """Partitions whose leader is elected while they are asked for some times."""
+
+    def __init__(self, code: int, times: int) -> None:
+        self.code = code
+        self.left = times
+
+    def __call__(self) -> str:
+        if self.left:
+            self.left -= 1
+            raise KafkaException(KafkaError(self.code))
+        return "led"
+
+
+@pytest.mark.parametrize("code", ELECTING)
+def test_partitions_whose_leader_is_elected_are_waited_for(code: int) -> None:
+    assert once_led(Electing(code, 2), timeout_s=10) == "led"
+
+
+def test_partitions_that_find_no_leader_are_waited_for_no_longer_than_allowed() -> None:
+    with pytest.raises(KafkaException, match="LEADER_NOT_AVAILABLE"):
+        once_led(Electing(KafkaError.LEADER_NOT_AVAILABLE, 100), timeout_s=0.2)
+
+
+def test_what_no_election_explains_is_raised_at_once() -> None:
+    asked = Electing(KafkaError.TOPIC_AUTHORIZATION_FAILED, 1)
+    with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
+        once_led(asked, timeout_s=10)
+    assert asked.left == 0

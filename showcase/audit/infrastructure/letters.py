@@ -26,6 +26,13 @@ would become no letter, and hold up all that come after it."""
 MAX_REASON = 1_000
 BUFFER_KB = 64 * 1024
 """So much is under way at once."""
+ELECTING = (
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - how the library names it
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.NOT_COORDINATOR,
+)
+ASK_AGAIN_S = 0.05
 
 T = TypeVar("T")
 Headers = Sequence[tuple[str, bytes | None]]
@@ -141,16 +148,25 @@ class KafkaLetterBox:
     def _handled(self) -> Mapping[Partition, int]:
         consumer = self._consumer(self._group)  # which joins no group unless it subscribes
         try:
-            there = [
-                TopicPartition(self._replayed, partition) for partition in self._partitions(consumer, self._replayed)
-            ]
-            committed = consumer.committed(there, timeout=self._timeout_s) if there else []
-            for one in committed:
-                if one.error is not None:
-                    raise KafkaException(one.error)
+            committed = once_led(lambda: self._committed(consumer, self._replayed), self._timeout_s)
             return {(one.topic, one.partition): one.offset for one in committed if one.offset >= 0}
         finally:
             consumer.close()
+
+    def _committed(self, consumer: Consumer, topic: str) -> Sequence[TopicPartition]:
+        there = [TopicPartition(topic, partition) for partition in self._partitions(consumer, topic)]
+        committed = consumer.committed(there, timeout=self._timeout_s) if there else []
+        for one in committed:
+            if one.error is not None:
+                raise KafkaException(one.error)
+        return committed
+
+    def _bounds(self, consumer: Consumer, topic: str) -> Mapping[int, tuple[int, int]]:
+        """By partition, its first offset and the one after its last."""
+        return {
+            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._timeout_s)
+            for partition in self._partitions(consumer, topic)
+        }
 
     def _scan(self, topic: str, begin: Mapping[int, int] | None = None) -> Iterator[Delivered]:
         """The messages of a topic up to its end as it is now.
@@ -164,8 +180,8 @@ class KafkaLetterBox:
         try:
             places = []
             ends: dict[int, int] = {}
-            for partition in self._partitions(consumer, topic):
-                low, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._timeout_s)
+            bounds = once_led(lambda: self._bounds(consumer, topic), self._timeout_s)
+            for partition, (low, end) in bounds.items():
                 first = low if begin is None else max(low, begin.get(partition, end))
                 if first < end:
                     places.append(TopicPartition(topic, partition, first))
@@ -211,6 +227,27 @@ class KafkaLetterBox:
             return await asyncio.to_thread(call)
         except KafkaException as error:
             raise Unavailable(f"kafka does not answer: {error.args[0].str()}") from error
+
+
+def once_led(ask: Callable[[], T], timeout_s: float) -> T:
+    """What Kafka says of partitions, as soon as each has a leader.
+
+    While one is elected, and just after, the client fails at once: it takes it for a partition that is not there.
+
+    Args:
+        ask: reads from Kafka which partitions there are, too: the client remembers that one had no leader.
+        timeout_s: the longest that it is asked again.
+
+    Raises what `ask` raised last.
+    """
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in ELECTING or time.monotonic() >= until:
+                raise
+        time.sleep(ASK_AGAIN_S)
 
 
 class _Sender:
