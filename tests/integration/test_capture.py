@@ -490,7 +490,8 @@ async def test_gauges_tell_of_the_slot_and_the_task(names: Namespace) -> None:
 async def test_the_real_sql_server_connector_objects_to_nothing_but_the_absent_server(names: Namespace) -> None:
     # What the Connect worker of compose has in its environment.
     here = {"database.hostname": "127.0.0.1", "database.port": "1", "database.user": "u", "database.password": "p"}
-    config = SqlServerSource(name="shop").config() | here
+    soon = {"driver.loginTimeout": "1", "driver.connectRetryCount": "0"}  # seconds; else fifteen, twice
+    config = SqlServerSource(name="shop").config() | here | soon
     wrong = await KafkaConnect(names.env["SHOWCASE_CONNECT_URL"]).check("shop.sqlserver", config)
     assert wrong
     assert {line.partition(":")[0] for line in wrong} == {"database.hostname"}
