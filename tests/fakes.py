@@ -105,7 +105,7 @@ class MemoryDeadLetters:
             self.letters.setdefault((message.topic, message.partition, message.offset), letter)
 
 
-async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 20.0) -> None:
+async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 60.0) -> None:
     """Wait for a condition. Raises TimeoutError when it does not come true."""
     async with asyncio.timeout(within_s):
         while not await condition():  # noqa: ASYNC110 - what it waits for lies in a server, which sets no event

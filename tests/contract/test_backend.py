@@ -159,7 +159,7 @@ def status_of(backend: Backend, name: str) -> ServerStatus:
     return next(status for status in backend.status() if status.name == name)
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> bool:
+def eventually(condition: Callable[[], bool], within_s: float = 30.0) -> bool:
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:

@@ -84,7 +84,7 @@ async def _count(ready: Ready, settings: Settings, writer: str, each: int) -> di
     store = Store(settings)
     counting, rows = Counting(store.of(TALLIES), writer), []
     try:
-        await store.mongo.ping()
+        await store.answers()
         await ready()
         for number in range(1, each + 1):
             await counting.one_more(number)

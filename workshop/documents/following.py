@@ -80,7 +80,7 @@ async def _follow(ready: Ready, settings: Settings, reader: str, life: int) -> N
     """One life. It ends by SIGKILL."""
     store = Store(settings)
     handled = plain(store, HANDLED)
-    await store.mongo.ping()
+    await store.answers()
     await ready()
     async with changes.following(store.mongo, SALES, reader, save_every=SAVE_EVERY) as told:
         async for change in told:

@@ -118,7 +118,7 @@ async def _adds(ready: Ready, settings: Settings, way: str, household_id: int, t
     try:
         ours = versioned(store)
         add: Add = whole(store).add_points if way == WHOLE else ours.add_points
-        await store.mongo.ping()
+        await store.answers()
         await ready()
         for _ in range(times):
             await add(household_id, 1, nothing)

@@ -1,5 +1,6 @@
 """The documents of lesson 08, and the store that they are in: `showcase.documents`, as any slice would have it."""
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
@@ -13,10 +14,12 @@ from structlog.testing import capture_logs
 from showcase.documents import Collection, Document, Index, Moment, Repository, wiring
 from showcase.documents.domain.documents import Applied, T
 from showcase.documents.infrastructure.mongo import Mongo
+from showcase.kernel.errors import Unavailable
 from showcase.platform.resources import Resources
 from showcase.platform.settings import Settings
 
 AT_ONCE = 10_000
+ANSWERS_WITHIN_S = 30.0
 PAGE = 100
 NEWEST_FIRST = ("-at",)
 
@@ -113,6 +116,21 @@ class Store:
     def of(self, collection: Collection[T]) -> Repository[T]:
         """The documents of a collection."""
         return wiring.repository(self._resources, collection)
+
+    async def answers(self) -> None:
+        """Wait until MongoDB answers: for the first time that may take longer than an impatient client allows for.
+
+        Raises Unavailable.
+        """
+        deadline_s = time.monotonic() + ANSWERS_WITHIN_S
+        while True:
+            try:
+                await self.mongo.ping()  # which waits for as long as the client is patient
+            except Unavailable:
+                if time.monotonic() > deadline_s:
+                    raise
+            else:
+                return
 
     async def apply(self, *collections: Collection[Any]) -> Applied:
         """Bring the database to what is declared."""

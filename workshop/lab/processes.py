@@ -19,9 +19,9 @@ from workshop.keeper import Keeper
 from workshop.stack import StackError
 from workshop.stack.local.process import Identity
 
-READY_WITHIN_S = 30.0
+READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 12.0
-COMMAND_WITHIN_S = 30.0
+COMMAND_WITHIN_S = 90.0
 POLL_S = 0.02
 
 

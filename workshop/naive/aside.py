@@ -18,7 +18,7 @@ from showcase.shop.domain import ProductId
 from showcase.shop.infrastructure import SqlProducts
 
 KEPT_S = 60
-WITHIN_S = 15.0
+WITHIN_S = 60.0
 Row = tuple[float, float, str]
 """When a reader asked and was answered (`time.monotonic`), and by whom: `far` or `loaded`."""
 # As in `killing`: a plain fork would copy a notebook's threads and locks.
