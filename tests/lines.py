@@ -29,7 +29,7 @@ class Line:
     @asynccontextmanager
     async def to(cls, url: str) -> AsyncIterator["Line"]:
         line = cls(url)
-        line._server = await asyncio.start_server(line._connect, "127.0.0.1", 0)
+        line._server = await asyncio.start_server(line._connected, "127.0.0.1", 0)
         try:
             yield line
         finally:
@@ -38,14 +38,23 @@ class Line:
             for task in line._tasks:
                 task.cancel()
             await asyncio.gather(*line._tasks, return_exceptions=True)
+            line.cut()  # also what was being connected just then
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        self._tasks.append(asyncio.create_task(self._connect(reader, writer)))
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(self._there.hostname, self._there.port)
-        self._writers += [writer, far_writer]
-        self._tasks += [
-            asyncio.create_task(self._pass(reader, far_writer, self._goes_on)),
-            asyncio.create_task(self._pass(far_reader, writer, self._goes_on, self._answers)),
-        ]
+        try:
+            far_reader, far_writer = await asyncio.open_connection(self._there.hostname, self._there.port)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers.append(far_writer)
+        await asyncio.gather(
+            self._pass(reader, far_writer, self._goes_on),
+            self._pass(far_reader, writer, self._goes_on, self._answers),
+        )
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *gates: asyncio.Event) -> None:
         with suppress(OSError):
