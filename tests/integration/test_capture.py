@@ -32,6 +32,7 @@ from showcase.platform.resources import Resources
 from tests.fakes import settings_of
 from tests.integration.stacks import Ended, ended
 from tests.integration.system import wait_for
+from workshop.attacking.suppliers import NOBODY
 from workshop.stack import Stack
 from workshop.stack.local import connect
 from workshop.stack.local.kafka import client_config
@@ -488,10 +489,7 @@ async def test_gauges_tell_of_the_slot_and_the_task(names: Namespace) -> None:
 
 @pytest.mark.anyio
 async def test_the_real_sql_server_connector_objects_to_nothing_but_the_absent_server(names: Namespace) -> None:
-    # What the Connect worker of compose has in its environment.
-    here = {"database.hostname": "127.0.0.1", "database.port": "1", "database.user": "u", "database.password": "p"}
-    soon = {"driver.loginTimeout": "1", "driver.connectRetryCount": "0"}  # seconds; else fifteen, twice
-    config = SqlServerSource(name="shop").config() | here | soon
+    config = {**SqlServerSource(name="shop").config(), **NOBODY}
     wrong = await KafkaConnect(names.env["SHOWCASE_CONNECT_URL"]).check("shop.sqlserver", config)
     assert wrong
     assert {line.partition(":")[0] for line in wrong} == {"database.hostname"}

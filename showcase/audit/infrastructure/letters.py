@@ -148,13 +148,13 @@ class KafkaLetterBox:
     def _handled(self) -> Mapping[Partition, int]:
         consumer = self._consumer(self._group)  # which joins no group unless it subscribes
         try:
-            committed = once_led(lambda: self._committed(consumer, self._replayed), self._timeout_s)
+            committed = once_led(lambda: self._committed(consumer), self._timeout_s)
             return {(one.topic, one.partition): one.offset for one in committed if one.offset >= 0}
         finally:
             consumer.close()
 
-    def _committed(self, consumer: Consumer, topic: str) -> Sequence[TopicPartition]:
-        there = [TopicPartition(topic, partition) for partition in self._partitions(consumer, topic)]
+    def _committed(self, consumer: Consumer) -> Sequence[TopicPartition]:
+        there = [TopicPartition(self._replayed, partition) for partition in self._partitions(consumer, self._replayed)]
         committed = consumer.committed(there, timeout=self._timeout_s) if there else []
         for one in committed:
             if one.error is not None:
